@@ -1,0 +1,38 @@
+# GoWebbo's commands. `make up` and `make test` need Python 3.11+, make and a package index, nothing else.
+PYTHON ?= python3
+VENV := .venv
+PACKAGES := shared gateway auth-service tenant-service patient-service notifier stack
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help up test lint bench lock clean-data
+
+help: ## what can be done here
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(INSTALLED): requirements/dev.txt $(PACKAGES:%=%/pyproject.toml)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "GoWebbo needs Python 3.11 or newer; name one with: make PYTHON=python3.12 …"; exit 1; }
+	@test -x $(VENV)/bin/python || { echo "Making $(VENV) …"; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing pinned packages (about a minute, once) …"
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(PACKAGES:%=-e ./%)
+	@touch $@
+
+up: $(INSTALLED) ## run everything on this machine: PostgreSQL, Redis protocol server, mail catcher, all services
+	@exec $(VENV)/bin/gowebbo up
+
+test: $(INSTALLED) ## every test: unit, service and end to end, against real servers that it starts itself
+	@$(VENV)/bin/python -m pytest
+
+lint: $(INSTALLED) ## ruff, mypy --strict, import contracts
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+
+lock: $(INSTALLED) ## pin requirements anew from the pyproject.toml files
+	@$(VENV)/bin/pip install --quiet uv
+	@PATH=$(CURDIR)/$(VENV)/bin:$$PATH bash requirements/lock.sh
+
+clean-data: ## remove the embedded stack's data (GOWEBBO_HOME, default .gowebbo/)
+	@rm -rf "$${GOWEBBO_HOME:-.gowebbo}"

@@ -1,0 +1,138 @@
+"""The FastAPI application every service starts from: error answers, health, metrics and API document in one way."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Annotated, Any
+
+import orjson
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from shared import errors, metrics
+from shared.context import Caller, ContextVerifier
+from shared.door import Door
+from shared.logs import describe_fault, get_logger
+from shared.roles import Permission, allows
+
+Readiness = Callable[[], Awaitable[dict[str, str]]]
+"""What is missing, by name; empty when the service can do its work."""
+
+MAX_FAULTS = 50
+_STATUS_ERRORS: dict[int, type[errors.ServiceError]] = {
+    400: errors.MalformedRequestError,
+    401: errors.UnauthenticatedError,
+    403: errors.ForbiddenError,
+    404: errors.NotFoundError,
+    405: errors.MethodNotAllowedError,
+}
+_log = get_logger()
+
+
+def caller_of(request: Request) -> Caller:
+    """The verified caller that the door left."""
+    caller = request.scope["state"]["caller"]
+    assert isinstance(caller, Caller)
+    return caller
+
+
+CallerDep = Annotated[Caller, Depends(caller_of)]
+
+
+def requires(permission: Permission) -> Any:
+    """A route's dependency: 403 unless the caller's role may do this."""
+
+    async def check(caller: CallerDep) -> None:
+        if not allows(caller.role, permission):
+            raise errors.ForbiddenError
+
+    return Depends(check)
+
+
+async def service_only(caller: CallerDep) -> None:
+    """A route's dependency for `/internal`: 404 for everybody but another service, as if nothing were there."""
+    if not caller.is_service:
+        raise errors.NotFoundError
+
+
+def create_service_app(
+    *,
+    title: str,
+    keys: Sequence[bytes],
+    ready: Readiness,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+) -> FastAPI:
+    """A FastAPI application behind a Door, with `/livez`, `/readyz`, `/metrics`. Nothing connects here."""
+    request_metrics = metrics.RequestMetrics()
+    app = FastAPI(title=title, docs_url=None, redoc_url=None, lifespan=lifespan, redirect_slashes=False)
+    app.state.metrics = request_metrics
+    install_error_handlers(app)
+    add_health_routes(app, ready)
+
+    @app.get("/metrics", include_in_schema=False)
+    async def show_metrics() -> Response:
+        return Response(request_metrics.text(), media_type=metrics.MEDIA_TYPE)
+
+    app.add_middleware(Door, verifier=ContextVerifier(keys), metrics=request_metrics)
+    return app
+
+
+def add_health_routes(app: FastAPI, ready: Readiness) -> None:
+    """`/livez` depends on nothing; `/readyz` is 200 only when the service's work would succeed."""
+
+    @app.get("/livez", include_in_schema=False)
+    async def livez() -> Response:
+        return Response(b'{"status":"alive"}', media_type="application/json")
+
+    @app.get("/readyz", include_in_schema=False)
+    async def readyz() -> Response:
+        missing = await ready()
+        body = orjson.dumps({"status": "not ready", "missing": missing} if missing else {"status": "ready"})
+        return Response(body, status_code=503 if missing else 200, media_type="application/json")
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Every error of a FastAPI application becomes the product's error answer."""
+
+    @app.exception_handler(errors.ServiceError)
+    async def known(request: Request, error: errors.ServiceError) -> Response:
+        return error_response(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, fault: RequestValidationError) -> Response:
+        return error_response(request, _validation_error(fault))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, fault: HTTPException) -> Response:
+        error_type = _STATUS_ERRORS.get(fault.status_code, errors.ServiceError)
+        return error_response(request, error_type(headers=fault.headers))
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, fault: Exception) -> Response:
+        _log.error("unexpected_fault", **describe_fault(fault))
+        return error_response(request, errors.ServiceError())
+
+
+def error_response(request: Request, error: errors.ServiceError) -> Response:
+    """The answer to this request for this error."""
+    accept = request.headers.get("accept", "").encode("latin-1")
+    return Response(
+        error.body(request.scope.get("state", {}).get("request_id", "")),
+        status_code=error.status,
+        headers=error.headers,
+        media_type=errors.error_media_type(accept).decode(),
+    )
+
+
+def _validation_error(fault: RequestValidationError) -> errors.ServiceError:
+    faults = [_shown(one) for one in fault.errors()[:MAX_FAULTS]]
+    if any(one["type"] == "json_invalid" for one in fault.errors()):
+        return errors.MalformedRequestError("The body is not valid JSON.")
+    return errors.ValidationFailedError("One or more values are not acceptable.", faults=faults)
+
+
+def _shown(one: dict[str, Any]) -> dict[str, str]:
+    """A fault without the value: Pydantic's messages name the rule, not the input."""
+    where = [str(part)[:64] for part in one["loc"]]
+    field = ".".join(where[1:] if where[:1] in (["body"], ["query"], ["path"], ["header"]) and where[1:] else where)
+    return {"field": field, "message": f"{one['msg']}."}

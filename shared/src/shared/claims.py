@@ -1,0 +1,53 @@
+"""What an access token says. Auth-service writes it, the gateway reads it (RFC 9068's `at+jwt`)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+ISSUER = "gowebbo"
+AUDIENCE = "gowebbo-api"
+TOKEN_TYPE = "at+jwt"  # noqa: S105 - the header's `typ`, no secret
+ALGORITHM = "EdDSA"
+REQUIRED = ("iss", "aud", "sub", "exp", "iat", "jti", "sid", "practice", "role")
+
+
+class ClaimsError(ValueError):
+    """A claim is missing or of the wrong type."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessClaims:
+    """A person working in a practice during a session. Never a database name or a server. Times in unix seconds."""
+
+    person_id: str
+    practice_id: str
+    session_id: str
+    role: str
+    token_id: str
+    issued_at: int
+    expires_at: int
+
+    def payload(self) -> dict[str, Any]:
+        """The JWT's payload."""
+        return {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "sub": self.person_id,
+            "practice": self.practice_id,
+            "sid": self.session_id,
+            "role": self.role,
+            "jti": self.token_id,
+            "iat": self.issued_at,
+            "exp": self.expires_at,
+        }
+
+    @classmethod
+    def from_payload(cls, payload: Mapping[str, Any]) -> Self:
+        """Reads a verified payload. Raises ClaimsError."""
+        texts = [payload.get(name) for name in ("sub", "practice", "sid", "role", "jti")]
+        times = [payload.get(name) for name in ("iat", "exp")]
+        if not all(isinstance(text, str) and text.isascii() and text.isprintable() for text in texts):
+            raise ClaimsError("a claim is no text")
+        if not all(isinstance(at, int) and not isinstance(at, bool) for at in times):
+            raise ClaimsError("a claim is no time")
+        return cls(*texts, *times)  # type: ignore[arg-type]  # checked just above

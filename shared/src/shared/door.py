@@ -1,0 +1,113 @@
+"""A service's door: nobody enters without a signed context. Pure ASGI, around whatever the service is built of."""
+
+import time
+from typing import Any
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shared.context import REQUEST_ID_HEADER, Caller, ContextVerifier, SignatureError
+from shared.errors import ServiceError, UnauthenticatedError, UnsupportedMediaTypeError, error_media_type
+from shared.ids import request_id_of
+from shared.logs import describe_fault, get_logger
+from shared.metrics import RequestMetrics
+
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/.well-known/jwks.json"})
+SLOW_S = 1.0
+"""Requests slower than this are logged; so are errors. A line for every call would cost more than the call."""
+
+_CLIENT_GONE = 499
+"""Noted for a request that ended without an answer, as nginx does."""
+_BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
+_JSON_TYPES = frozenset({b"application/json"})
+_PATCH_TYPES = _JSON_TYPES | {b"application/merge-patch+json"}
+_log = get_logger()
+
+
+class Door:
+    """Verifies the context and puts a `Caller` into `scope["state"]["caller"]`; answers 401 to everybody else."""
+
+    def __init__(self, app: ASGIApp, *, verifier: ContextVerifier, metrics: RequestMetrics) -> None:
+        self._app = app
+        self._verifier = verifier
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        headers = scope["headers"]
+        sent_id = next((value for name, value in headers if name == REQUEST_ID_HEADER), None)
+        request_id = request_id_of(sent_id).decode()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        state["caller"] = Caller()
+        status = 0
+
+        async def send_noting_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            if scope["path"] not in OPEN_PATHS:
+                state["caller"] = self._enter(scope)
+            await self._app(scope, receive, send_noting_status)
+        except ServiceError as error:
+            await send_error(error, scope=scope, send=send_noting_status)
+        except Exception as fault:  # noqa: BLE001 - the last net: answered as 500, logged without its text
+            _log.error("unexpected_fault", **describe_fault(fault))
+            if status:
+                raise  # half an answer is out: uvicorn must cut the connection, so that nobody takes it for whole
+            await send_error(ServiceError(), scope=scope, send=send_noting_status)
+        finally:
+            self._note(scope, status or _CLIENT_GONE, time.perf_counter() - started)
+
+    def _enter(self, scope: Scope) -> Caller:
+        try:
+            caller = self._verifier.verify(scope["headers"])
+        except SignatureError as fault:
+            raise UnauthenticatedError("Only the gateway may call this service.") from fault
+        _require_json(scope)
+        return caller
+
+    def _note(self, scope: Scope, status: int, duration_s: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        self._metrics.observe(scope["method"], route, status, duration_s)
+        if status >= 500 or duration_s > SLOW_S:  # noqa: PLR2004 - HTTP's server errors
+            _log.warning(
+                "request_failed" if status >= 500 else "request_slow",  # noqa: PLR2004
+                method=scope["method"],
+                route=route,
+                status=status,
+                duration_ms=round(duration_s * 1000, 1),
+            )
+
+
+def _require_json(scope: Scope) -> None:
+    """Raises UnsupportedMediaTypeError for a body that isn't declared as JSON (RFC 9110, 15.5.16)."""
+    if scope["method"] not in _BODY_METHODS:
+        return
+    sent = dict(scope["headers"])
+    if sent.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in sent:
+        return
+    media_type = sent.get(b"content-type", b"").split(b";")[0].strip().lower()
+    if media_type not in (_PATCH_TYPES if scope["method"] == "PATCH" else _JSON_TYPES):
+        raise UnsupportedMediaTypeError
+
+
+async def send_error(error: ServiceError, *, scope: Scope, send: Send) -> None:
+    """Answers with the error."""
+    accept = next((value for name, value in scope["headers"] if name == b"accept"), None)
+    body = error.body(scope["state"]["request_id"])
+    headers: list[tuple[bytes, bytes]] = [
+        (b"content-type", error_media_type(accept)),
+        (b"content-length", str(len(body)).encode()),
+        *((name.lower().encode(), value.encode("latin-1")) for name, value in error.headers.items()),
+    ]
+    start: dict[str, Any] = {"type": "http.response.start", "status": error.status, "headers": headers}
+    await send(start)
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,56 @@
+"""Events on the Redis stream between auth-service's relay and the notifier."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+import orjson
+
+STREAM = "gowebbo:events"
+GROUP = "notifier"
+MAX_STREAM_ENTRIES = 100_000
+"""The stream is trimmed to about this length; what falls out is published again from the outbox."""
+_FIELD = b"event"
+
+PRACTICE_REGISTERED = "practice.registered"
+"""A practice became active. Payload: `name`, `email`."""
+
+
+class EventError(ValueError):
+    """A stream entry that is no event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A fact that happened. `id` stays the same however often it is published."""
+
+    id: str
+    type: str
+    practice_id: str
+    occurred_at: str
+    request_id: str = ""
+    payload: dict[str, Any] = field(default_factory=dict)
+
+    def to_fields(self) -> dict[str, bytes]:
+        """The stream entry's fields."""
+        return {_FIELD.decode(): orjson.dumps(asdict(self))}
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[bytes, bytes]) -> Self:
+        """Reads a stream entry. Raises EventError."""
+        try:
+            return cls.from_dict(orjson.loads(fields[_FIELD]))
+        except (KeyError, orjson.JSONDecodeError) as fault:
+            raise EventError("not an event") from fault
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Self:
+        """Reads a decoded event, as a task carries it. Raises EventError."""
+        try:
+            event = cls(**data)
+        except TypeError as fault:
+            raise EventError("not an event") from fault
+        texts = (event.id, event.type, event.practice_id, event.occurred_at, event.request_id)
+        if not (all(isinstance(text, str) for text in texts) and isinstance(event.payload, dict)):
+            raise EventError("not an event")
+        return event

