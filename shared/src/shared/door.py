@@ -58,7 +58,7 @@ class Door:
             await self._app(scope, receive, send_noting_status)
         except ServiceError as error:
             await send_error(error, scope=scope, send=send_noting_status)
-        except Exception as fault:  # noqa: BLE001 - the last net: answered as 500, logged without its text
+        except Exception as fault:  # the last net: answered as 500, logged without its text
             _log.error("unexpected_fault", **describe_fault(fault))
             if status:
                 raise  # half an answer is out: uvicorn must cut the connection, so that nobody takes it for whole
