@@ -30,6 +30,9 @@ lint: $(INSTALLED) ## ruff, mypy --strict, import contracts
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
 
+bench: $(INSTALLED) ## measure an embedded stack of its own; writes bench/results.md
+	@$(VENV)/bin/python bench/run.py
+
 lock: $(INSTALLED) ## pin requirements anew from the pyproject.toml files
 	@$(VENV)/bin/pip install --quiet uv
 	@PATH=$(CURDIR)/$(VENV)/bin:$$PATH bash requirements/lock.sh
