@@ -85,22 +85,12 @@ class _UnreadableSecretError(Exception):
     """A `NAME_FILE` that can't be read."""
 
 
-class ServiceSettings(BaseSettings):
-    """The settings that all services share. Field names in lower case are the environment's names."""
+class EnvironmentSettings(BaseSettings):
+    """Where settings come from: for services and for commands alike. Field names are the environment's names."""
 
     model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
         env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True, env_ignore_empty=True
     )
-
-    host: str = Field(default="0.0.0.0", description="Address to listen on.")  # noqa: S104 - containers publish by port
-    service_fd: int | None = Field(default=None, description="Inherited listening socket; wins over host and port.")
-    log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
-    gateway_secret: SigningSecret = Field(description="Signs the context headers between gateway and services.")
-
-    @property
-    def gateway_keys(self) -> tuple[bytes, ...]:
-        """HMAC keys of the signed context, newest first."""
-        return split_secrets(self.gateway_secret)
 
     @classmethod
     def settings_customise_sources(
@@ -115,6 +105,20 @@ class ServiceSettings(BaseSettings):
         assert isinstance(dotenv_settings, DotEnvSettingsSource)
         files = _SecretFileSource(settings_cls, env_settings, dotenv_settings)
         return init_settings, env_settings, files, dotenv_settings
+
+
+class ServiceSettings(EnvironmentSettings):
+    """The settings that all services share."""
+
+    host: str = Field(default="0.0.0.0", description="Address to listen on.")  # noqa: S104 - containers publish by port
+    service_fd: int | None = Field(default=None, description="Inherited listening socket; wins over host and port.")
+    log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    gateway_secret: SigningSecret = Field(description="Signs the context headers between gateway and services.")
+
+    @property
+    def gateway_keys(self) -> tuple[bytes, ...]:
+        """HMAC keys of the signed context, newest first."""
+        return split_secrets(self.gateway_secret)
 
 
 _Settings = TypeVar("_Settings", bound=BaseSettings)

@@ -34,7 +34,7 @@ class Valkey:
             "bind": "127.0.0.1",
             "port": self.port,
             "requirepass": self.password,
-            "dir": f'"{self.data}"',
+            "dir": "./",  # it is started there
             "appendonly": "yes" if self.durable else "no",
             "appendfsync": "everysec",
             "save": '""',  # the append-only file is the truth; a snapshot beside it would double the writing
@@ -55,6 +55,9 @@ class Valkey:
             working_directory=self.data,
             death_signal=signal.SIGTERM,
         )
+
+    def before_start(self) -> None:
+        """Do nothing: Valkey repairs what a sudden end has left."""
 
     def accepts_connections(self) -> bool:
         """Tell whether the server answers PING now (it says LOADING while it reads its file)."""

@@ -1,0 +1,41 @@
+"""What handlers ask for, by name. The parts are made once, in main."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from auth_service.listing import Listing
+from auth_service.login import LoggingIn
+from auth_service.receipts import Receipts
+from auth_service.revocations import Revocations
+from auth_service.sessions import Sessions
+from auth_service.signup import SigningUp
+from auth_service.tokens import AccessTokens
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The service's rules, ready for use."""
+
+    signing_up: SigningUp
+    logging_in: LoggingIn
+    sessions: Sessions
+    listing: Listing
+    receipts: Receipts
+    revocations: Revocations
+    access_tokens: AccessTokens
+
+
+def _rules(request: Request) -> Rules:
+    rules = request.app.state.rules
+    assert isinstance(rules, Rules)
+    return rules
+
+
+def _request_id(request: Request) -> str:
+    return str(request.scope["state"]["request_id"])
+
+
+RulesDep = Annotated[Rules, Depends(_rules)]
+RequestId = Annotated[str, Depends(_request_id)]

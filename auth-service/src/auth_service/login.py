@@ -1,0 +1,47 @@
+"""A person logs in: throttled, the same answer and the same time for an unknown e-mail and a wrong password."""
+
+from auth_service.database import Database
+from auth_service.exceptions import PracticeSuspendedError, WrongCredentialsError
+from auth_service.models import LogInBody
+from auth_service.passwords import PasswordHasher
+from auth_service.sessions import Sessions, Tokens
+from auth_service.storage import accounts, practices
+from auth_service.storage.accounts import Account
+from auth_service.throttle import LoginThrottle
+
+
+class LoggingIn:
+    """Checks passwords and opens sessions."""
+
+    def __init__(
+        self, database: Database, *, hasher: PasswordHasher, throttle: LoginThrottle, sessions: Sessions
+    ) -> None:
+        self._database = database
+        self._hasher = hasher
+        self._throttle = throttle
+        self._sessions = sessions
+
+    async def log_in(self, body: LogInBody, *, address: str, user_agent: str) -> Tokens:
+        """A session in the practice last used.
+
+        Raises WrongCredentialsError, TooManyFailuresError, PracticeSuspendedError, HashingBusyError.
+        """
+        async with self._throttle.attempt(body.email_key, address):
+            account = await self._database.run(self._find, body.email_key)
+            correct = await self._hasher.verify(body.password, account.password if account else None)
+            if account is None or not correct:
+                raise WrongCredentialsError
+        if account.practice_status == practices.SUSPENDED:
+            raise PracticeSuspendedError
+        new_hash = await self._hasher.hash(body.password) if self._hasher.is_outdated(account.password) else None
+        return await self._database.run(self._enter, account, new_hash, address, user_agent)
+
+    def _find(self, email_key: str) -> Account | None:
+        with self._database.engine.begin() as connection:
+            return accounts.find_account(connection, email_key)
+
+    def _enter(self, account: Account, new_hash: str | None, address: str, user_agent: str) -> Tokens:
+        with self._database.engine.begin() as connection:
+            if new_hash:
+                accounts.replace_password(connection, account.person_id, old=account.password, new=new_hash)
+            return self._sessions.open(connection, account, user_agent=user_agent, address=address)

@@ -1,0 +1,96 @@
+"""Wires the parts and nothing else. Nothing connects before the first request or the first round of a loop."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from auth_service import handlers
+from auth_service.background import repeat
+from auth_service.config import Settings
+from auth_service.database import Database
+from auth_service.dependencies import Rules
+from auth_service.listing import Listing
+from auth_service.login import LoggingIn
+from auth_service.migrations import missing_migrations
+from auth_service.passwords import PasswordHasher
+from auth_service.receipts import Receipts
+from auth_service.reconciler import EVERY_S, FORGET_EVERY_S, Reconciler
+from auth_service.relay import POLL_S, Relay, connect_redis
+from auth_service.revocations import Revocations
+from auth_service.sessions import Sessions
+from auth_service.shards import Shards
+from auth_service.signup import SigningUp
+from auth_service.throttle import LoginThrottle
+from auth_service.tokens import AccessTokens, RefreshTokens
+from shared.app import create_service_app
+from shared.errors import UnavailableError
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The service, ready to be served."""
+    database = Database(settings)
+    hasher = PasswordHasher(cost=settings.bcrypt_cost, workers=settings.hash_workers)
+    shards = Shards(settings.tenant_service_url, keys=settings.gateway_keys)
+    access_tokens = AccessTokens(settings.jwt_secrets, life_s=settings.token_expire_in)
+    event_waits, shard_waits = asyncio.Event(), asyncio.Event()
+    sessions = Sessions(
+        database,
+        access_tokens=access_tokens,
+        refresh_tokens=RefreshTokens(settings.jwt_secrets),
+        life_s=settings.refresh_expire_in,
+    )
+    rules = Rules(
+        signing_up=SigningUp(
+            database, hasher=hasher, shards=shards, on_registered=event_waits.set, on_undone=shard_waits.set
+        ),
+        logging_in=LoggingIn(
+            database,
+            hasher=hasher,
+            throttle=LoginThrottle(failures_per_address=settings.login_failures_per_address),
+            sessions=sessions,
+        ),
+        sessions=sessions,
+        listing=Listing(database),
+        receipts=Receipts(database),
+        revocations=Revocations(database, token_life_s=settings.token_expire_in),
+        access_tokens=access_tokens,
+    )
+    redis = connect_redis(settings)
+    relay = Relay(database, redis)
+    reconciler = Reconciler(database, shards=shards, changes_kept_s=2 * rules.revocations.relevant_s)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        loops = [
+            asyncio.create_task(repeat(relay.publish, name="relay", every_s=POLL_S, wake=event_waits)),
+            asyncio.create_task(repeat(reconciler.sweep, name="reconciler", every_s=EVERY_S, wake=shard_waits)),
+            asyncio.create_task(repeat(reconciler.forget, name="forgetting", every_s=FORGET_EVERY_S)),
+        ]
+        yield
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+        await shards.close()
+        await asyncio.to_thread(hasher.close)
+        await asyncio.to_thread(database.close)
+        redis.close()
+
+    async def ready() -> dict[str, str]:
+        central, tenant = await asyncio.gather(_missing_in(database), shards.missing())
+        missing = {"central database": central, "tenant-service": tenant}
+        return {name: why for name, why in missing.items() if why}
+
+    app = create_service_app(title="GoWebbo auth-service", keys=settings.gateway_keys, ready=ready, lifespan=lifespan)
+    app.state.rules = rules
+    app.include_router(handlers.router)
+    app.include_router(handlers.internal)
+    return app
+
+
+async def _missing_in(database: Database) -> str | None:
+    try:
+        return await database.run(missing_migrations, database.engine)
+    except UnavailableError:
+        return "unreachable"

@@ -1,0 +1,178 @@
+"""What comes in and goes out, as Pydantic models."""
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from email_validator import EmailNotValidError, validate_email
+from pydantic import AfterValidator, BaseModel, Field
+from pydantic_core import PydanticCustomError
+
+from shared.models import PlainText, StrictBody
+
+_MAX_TOKEN = 4096
+_MAX_DETAIL = 500
+
+
+def _normal_email(email: str) -> str:
+    # `.test` (RFC 6761) can't be anybody's: demos and tests use it
+    return validate_email(email, check_deliverability=False, test_environment=True).normalized
+
+
+def _check_email(email: str) -> str:
+    try:
+        _normal_email(email)
+    except EmailNotValidError as fault:
+        # its own message would repeat the value
+        raise PydanticCustomError("email", "This is no valid e-mail address") from fault
+    return email
+
+
+def _check_encodable(password: str) -> str:
+    try:
+        password.encode()
+    except UnicodeEncodeError as fault:
+        raise PydanticCustomError("unicode", "This is no valid Unicode text") from fault
+    return password
+
+
+Email = Annotated[PlainText, Field(max_length=254, examples=["clinic@example.com"]), AfterValidator(_check_email)]
+"""A valid address; kept as written."""
+
+NewPassword = Annotated[
+    str, Field(min_length=8, max_length=128, examples=["securepassword"]), AfterValidator(_check_encodable)
+]
+"""Characters of any script, neither trimmed nor altered."""
+
+GivenPassword = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_check_encodable)]
+"""What somebody claims to be the password; too short a one is wrong, not invalid."""
+
+
+class _WithEmail(StrictBody):
+    email: Email
+
+    @property
+    def email_key(self) -> str:
+        """What e-mails are compared by."""
+        return _normal_email(self.email).lower()
+
+
+class SignUpBody(_WithEmail):
+    """A practice that signs up; the e-mail and the password are its owner's."""
+
+    name: Annotated[PlainText, Field(min_length=3, max_length=50, examples=["Sunrise Clinic"])]
+    password: NewPassword
+
+
+class LogInBody(_WithEmail):
+    """Who logs in."""
+
+    password: GivenPassword
+
+
+class RefreshBody(StrictBody):
+    """The newest refresh token."""
+
+    refresh_token: Annotated[str, Field(min_length=1, max_length=_MAX_TOKEN)]
+
+
+class ReceiptBody(StrictBody):
+    """What became of an event."""
+
+    event_id: Annotated[UUID, Field(strict=False)]
+    outcome: Literal["delivered", "dead"]
+    detail: Annotated[PlainText, Field(max_length=_MAX_DETAIL)] = ""
+
+
+# -- answers, for the API document: handlers answer with the envelope itself ------------------------------------------
+
+
+class _Success(BaseModel):
+    success: Literal[True] = True
+    status: int
+    message: str
+
+
+class PracticeShown(BaseModel):
+    """A practice. The admin also sees `status`."""
+
+    id: UUID
+    name: str
+    email: str
+    status: str | None = None
+
+
+class PracticeDetails(PracticeShown):
+    """A practice as its operator sees it."""
+
+    status: Literal["provisioning", "active", "suspended", "closing", "closed"]
+    database_name: str | None
+    created_at: str
+
+
+class PracticePage(BaseModel):
+    """A page; `next_cursor` is there when more follow."""
+
+    data: list[PracticeShown]
+    next_cursor: str | None = None
+
+
+class PracticeDetailsPage(BaseModel):
+    """The same with all details."""
+
+    data: list[PracticeDetails]
+    next_cursor: str | None = None
+
+
+class SignedUp(_Success):
+    """A registered practice."""
+
+    result: PracticeShown
+
+
+class LoggedIn(_Success):
+    """Tokens; `expires_in` is the access token's life in seconds."""
+
+    token: str
+    refresh_token: str
+    expires_in: int
+
+
+class Done(_Success):
+    """Success with nothing to return."""
+
+
+class PracticesFound(_Success):
+    """A page of practices."""
+
+    result: PracticePage
+
+
+class PracticeDetailsFound(_Success):
+    """A page of practices for their operator."""
+
+    result: PracticeDetailsPage
+
+
+class FieldFault(BaseModel):
+    """One fault of a value."""
+
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457 within the envelope)."""
+
+    success: Literal[False] = False
+    status: int
+    message: str
+    type: str
+    title: str
+    detail: str
+    instance: str
+    errors: list[FieldFault] | None = None
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """A route's documented errors."""
+    return {status: {"model": Problem} for status in statuses}

@@ -1,0 +1,103 @@
+"""Sessions: opened by a log-in, carried on by refreshing, ended by logging out or by a stolen token's re-use."""
+
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from auth_service.database import Database
+from auth_service.exceptions import InvalidRefreshTokenError, NoSessionError, PracticeSuspendedError
+from auth_service.storage import accounts, changes, practices
+from auth_service.storage.accounts import Account, Session
+from auth_service.tokens import AccessTokens, RefreshTokens
+from shared.context import Caller
+from shared.ids import new_id
+from shared.logs import get_logger
+
+GRACE_S = 60
+"""A refresh token serves once more so long after its rotation: parallel tabs, an answer that was lost."""
+_MAX_USER_AGENT = 256
+_log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What a client works with."""
+
+    access: str
+    refresh: str
+    expires_in_s: int
+
+
+class Sessions:
+    """The life of sessions, in their table and in their tokens."""
+
+    def __init__(
+        self, database: Database, *, access_tokens: AccessTokens, refresh_tokens: RefreshTokens, life_s: int
+    ) -> None:
+        self._database = database
+        self._access_tokens = access_tokens
+        self._refresh_tokens = refresh_tokens
+        self._life_s = life_s
+
+    def open(self, connection: Connection, account: Account, *, user_agent: str, address: str) -> Tokens:
+        """A new session, within the caller's transaction."""
+        session_id = new_id()
+        accounts.insert_session(
+            connection,
+            session_id,
+            account=account,
+            life_s=self._life_s,
+            user_agent="".join(filter(str.isprintable, user_agent))[:_MAX_USER_AGENT],
+            address=address,
+        )
+        return self._tokens(account, session_id, generation=0)
+
+    async def refresh(self, token: str) -> Tokens:
+        """The next tokens; a re-used one ends its session. Raises InvalidRefreshTokenError, PracticeSuspendedError."""
+        session_id, generation = self._refresh_tokens.read(token)
+        session = await self._database.run(self._rotate, session_id, generation)
+        if session is None:
+            raise InvalidRefreshTokenError
+        return self._tokens(session, session_id, generation=session.generation)
+
+    async def end(self, caller: Caller) -> None:
+        """Ends the caller's own session; ending it twice is no error. Raises NoSessionError."""
+        if not caller.session_id:
+            raise NoSessionError
+        await self._database.run(self._end, UUID(caller.session_id))
+
+    def _rotate(self, session_id: UUID, generation: int) -> Session | None:
+        """The session with the generation that is valid now; None when the token is worth nothing."""
+        with self._database.engine.begin() as connection:
+            session = accounts.lock_session(connection, session_id, grace_s=GRACE_S)
+            if session is None or not session.is_alive:
+                return None
+            if session.practice_status == practices.SUSPENDED:
+                raise PracticeSuspendedError
+            if generation == session.generation:
+                accounts.rotate_session(connection, session_id, life_s=self._life_s)
+                return replace(session, generation=generation + 1)
+            if generation == session.generation - 1 and session.is_in_grace:
+                return session
+            # two parties hold tokens of this session, and one of them stole them (RFC 9700, 4.14.2)
+            _log.warning("refresh_token_reused", session_id=str(session_id), practice_id=str(session.practice_id))
+            _revoke(connection, session_id)
+            return None
+
+    def _end(self, session_id: UUID) -> None:
+        with self._database.engine.begin() as connection:
+            _revoke(connection, session_id)
+
+    def _tokens(self, holder: Account | Session, session_id: UUID, *, generation: int) -> Tokens:
+        access = self._access_tokens.issue(
+            person_id=holder.person_id, practice_id=holder.practice_id, session_id=session_id, role=holder.role
+        )
+        refresh = self._refresh_tokens.write(session_id, generation)
+        return Tokens(access=access, refresh=refresh, expires_in_s=self._access_tokens.life_s)
+
+
+def _revoke(connection: Connection, session_id: UUID) -> None:
+    practice_id = accounts.revoke_session(connection, session_id)
+    if practice_id:
+        changes.add_change(connection, changes.SESSION_REVOKED, practice_id=practice_id, session_id=session_id)

@@ -1,0 +1,60 @@
+"""What gateways have to learn soon, in an order they can follow by number alone."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select
+
+from auth_service.schema import changes, interval
+
+SESSION_REVOKED = "session-revoked"
+_ORDER_LOCK = 0x6175_7468_0001
+"""Advisory lock held by whoever adds a change until the commit: numbers become visible in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change, as gateways are told it."""
+
+    seq: int
+    kind: str
+    practice_id: UUID | None
+    session_id: UUID | None
+
+
+def add_change(connection: Connection, kind: str, *, practice_id: UUID | None, session_id: UUID | None) -> None:
+    """Adds a change. Should come last in its transaction: others wait for its end."""
+    connection.execute(select(func.pg_advisory_xact_lock(_ORDER_LOCK)))
+    connection.execute(insert(changes).values(kind=kind, practice_id=practice_id, session_id=session_id))
+
+
+def last_seq(connection: Connection) -> int:
+    """The newest change's number; 0 when there was none yet."""
+    return connection.scalar(select(func.coalesce(func.max(changes.c.seq), 0))) or 0
+
+
+def changes_between(connection: Connection, after: int, *, until: int, limit: int) -> list[Change]:
+    """Changes after a number and up to another, in order."""
+    return _read(connection, changes.c.seq > after, changes.c.seq <= until, limit=limit)
+
+
+def recent_changes(connection: Connection, *, age_s: int, until: int, limit: int) -> list[Change]:
+    """Changes that are at most this old, in order."""
+    return _read(connection, changes.c.at >= func.now() - interval(age_s), changes.c.seq <= until, limit=limit)
+
+
+def prune_changes(connection: Connection, *, age_s: int) -> int:
+    """Deletes changes that matter to nobody any more; how many. The newest stays: it carries the number."""
+    newest = select(func.max(changes.c.seq)).scalar_subquery()
+    old = changes.c.at < func.now() - interval(age_s)
+    return connection.execute(delete(changes).where(old, changes.c.seq < newest)).rowcount
+
+
+def _read(connection: Connection, *conditions: ColumnElement[bool], limit: int) -> list[Change]:
+    rows = connection.execute(
+        select(changes.c.seq, changes.c.kind, changes.c.practice_id, changes.c.session_id)
+        .where(*conditions)
+        .order_by(changes.c.seq)
+        .limit(limit)
+    )
+    return [Change(*row) for row in rows]

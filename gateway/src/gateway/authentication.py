@@ -1,0 +1,82 @@
+"""Who calls: turns a request's credentials into the context that will be signed. Decides nothing about permissions."""
+
+from gateway import admin, tokens
+from gateway.admin import AdminDoor
+from gateway.changes import ChangeFeed
+from gateway.directory import Directory
+from gateway.headers import Head
+from gateway.routes import Access, Route
+from gateway.tokens import TokenVerifier
+from shared.context import Caller
+from shared.errors import UnauthenticatedError, UnavailableError
+
+_CHALLENGES = {
+    Access.BEARER: tokens.CHALLENGE,
+    Access.ADMIN: admin.CHALLENGE,
+    Access.BEARER_OR_ADMIN: f"{tokens.CHALLENGE}, {admin.CHALLENGE}",
+}
+RETRY_AFTER_S = 2
+
+
+class Authenticator:
+    """Knows the two kinds of credentials and which route takes which."""
+
+    def __init__(
+        self,
+        *,
+        verifier: TokenVerifier,
+        admin_door: AdminDoor,
+        directory: Directory,
+        sessions_feed: ChangeFeed,
+        shards_feed: ChangeFeed,
+    ) -> None:
+        self._verifier = verifier
+        self._admin_door = admin_door
+        self._directory = directory
+        self._sessions_feed = sessions_feed
+        self._shards_feed = shards_feed
+
+    async def caller(self, route: Route, head: Head, address: str) -> Caller:
+        """The caller of a request. Raises UnauthenticatedError, AdminThrottledError, UnavailableError."""
+        access = route.access
+        if access is Access.PUBLIC:
+            return Caller(client_address=address)
+        scheme, credentials = _credentials(head)
+        if scheme == b"bearer" and access is not Access.ADMIN:
+            return await self._person(route, credentials, address)
+        if scheme == b"basic" and access is not Access.BEARER:
+            return self._admin_door.enter(credentials, address)
+        raise UnauthenticatedError(headers={"WWW-Authenticate": _CHALLENGES[access]})
+
+    async def _person(self, route: Route, token: bytes, address: str) -> Caller:
+        if not self._sessions_feed.is_current:
+            raise UnavailableError(retry_after_s=RETRY_AFTER_S)
+        claims = await self._verifier.verify(token)
+        return Caller(
+            practice_id=claims.practice_id,
+            shard=await self.shard_of(claims.practice_id) if route.needs_shard else "",
+            user_id=claims.person_id,
+            session_id=claims.session_id,
+            role=claims.role,
+            client_address=address,
+        )
+
+    async def shard_of(self, practice_id: str) -> str:
+        """The practice's shard. Raises PracticeWithoutShardError, UnavailableError."""
+        if not self._shards_feed.is_current:
+            raise UnavailableError(retry_after_s=RETRY_AFTER_S)
+        return await self._directory.shard_of(practice_id)
+
+    async def moved(self, practice_id: str) -> str:
+        """The practice's shard after a service said that it isn't where it was."""
+        self._directory.forget(practice_id)
+        return await self.shard_of(practice_id)
+
+
+def _credentials(head: Head) -> tuple[bytes, bytes]:
+    """Scheme in lower case and what follows. Two Authorization headers are none: services could disagree on which."""
+    if len(head.authorizations) != 1:
+        return b"", b""
+    scheme, _, rest = head.authorizations[0].partition(b" ")
+    credentials = rest.strip(b" ")
+    return (scheme.lower(), credentials) if credentials else (b"", b"")

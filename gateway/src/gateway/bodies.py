@@ -1,0 +1,75 @@
+"""A client's body on its way through: the first part is kept so that a call may be repeated, the rest streams by."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from starlette.types import Receive
+
+from gateway.exceptions import ClientGoneError
+from gateway.headers import Head
+from shared.context import Header
+from shared.errors import BodyTooLargeError
+
+MAX_BODY_BYTES = 2 * 1024 * 1024
+KEPT_BYTES = 64 * 1024
+
+
+class RequestBody:
+    """One request's body. `fill` first; then it is either kept whole (`is_whole`) or has to be streamed."""
+
+    def __init__(self, receive: Receive, head: Head) -> None:
+        if head.content_length > MAX_BODY_BYTES:
+            raise BodyTooLargeError
+        self._receive = receive
+        self._head = head
+        self._kept = b""
+        self._read_bytes = 0
+        self._end: asyncio.Event | None = None
+        self.is_whole = not head.has_body
+        self.is_read = self.is_whole
+
+    async def fill(self) -> None:
+        """Reads what may be kept. Raises BodyTooLargeError, ClientGoneError."""
+        parts = []
+        while not self.is_read and self._read_bytes <= KEPT_BYTES:
+            parts.append(await self._next())
+        self._kept = b"".join(parts)
+        self.is_whole = self.is_read
+
+    async def all_read(self) -> None:
+        """Waits until nothing more is to come from the client; whoever waits for it may call `receive` afterwards."""
+        if not self.is_read:
+            self._end = asyncio.Event()
+            await self._end.wait()
+
+    def framing(self) -> tuple[Header, ...]:
+        """The header that tells the service where the body ends."""
+        if not self._head.has_body:
+            return ()
+        if self.is_whole:
+            return ((b"content-length", str(len(self._kept)).encode()),)
+        if self._head.chunked:
+            return ((b"transfer-encoding", b"chunked"),)
+        return ((b"content-length", str(self._head.content_length).encode()),)
+
+    def content(self) -> bytes | AsyncIterator[bytes]:
+        """What is sent on. Only a whole body may be asked for twice."""
+        return self._kept if self.is_whole else self._stream()
+
+    async def _stream(self) -> AsyncIterator[bytes]:
+        yield self._kept
+        while not self.is_read:
+            yield await self._next()
+        if self._end:
+            self._end.set()
+
+    async def _next(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        part: bytes = message.get("body", b"")
+        self._read_bytes += len(part)
+        if self._read_bytes > MAX_BODY_BYTES:
+            raise BodyTooLargeError
+        self.is_read = not message.get("more_body", False)
+        return part

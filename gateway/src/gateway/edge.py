@@ -1,0 +1,117 @@
+"""What uvicorn leaves open at the edge: the size of a request's head, and clients that never finish one.
+
+Only limits and their answers live here. A head that is refused never reaches the application.
+"""
+
+import asyncio
+import http
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.exceptions import HeadersTooLargeError, RequestTimeoutError, UriTooLongError
+from gateway.headers import answer_headers
+from shared.context import Header
+from shared.errors import JSON, MalformedRequestError, ServiceError
+from shared.ids import request_id_of
+
+MAX_URL_BYTES = 16 * 1024
+MAX_HEADER_BYTES = 64 * 1024
+MAX_HEADERS = 200
+HEAD_TIMEOUT_S = 10.0
+"""A head must be complete within this time after its first byte, the first one after the connection was made."""
+_MAX_HEAD_BYTES = MAX_URL_BYTES + MAX_HEADER_BYTES
+_HEADER_OVERHEAD_BYTES = len(": \r\n")
+
+
+class EdgeProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP protocol with limits. A well-behaved request pays a few comparisons for them."""
+
+    _head_bytes = 0
+    _in_head = True
+    _head_timer: asyncio.TimerHandle | None = None
+    _refusal: ServiceError | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it too
+        super().connection_made(transport)
+        self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refusal:
+            return
+        # an upper bound that costs nothing: what came in since the read in which this head began
+        self._head_bytes = self._head_bytes + len(data) if self._in_head else len(data)
+        super().data_received(data)
+        if self._refusal or not self._in_head or self.transport.is_closing():
+            self._stop_timer()
+        elif self._head_bytes > _MAX_HEAD_BYTES:  # one endless header: the parser tells nothing before its end
+            self._refuse(HeadersTooLargeError())
+        elif self._head_timer is None:
+            self._start_timer()
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        if len(self.url) > MAX_URL_BYTES:
+            self._abandon(UriTooLongError())
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if len(self.headers) > MAX_HEADERS or (
+            self._head_bytes > MAX_HEADER_BYTES
+            and sum(len(name) + len(value) + _HEADER_OVERHEAD_BYTES for name, value in self.headers) > MAX_HEADER_BYTES
+        ):
+            self._abandon(HeadersTooLargeError())
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words stay inside
+        """What uvicorn calls when the parser gave up."""
+        self._refuse(self._refusal or MalformedRequestError())
+
+    def _abandon(self, error: ServiceError) -> None:
+        """Makes the parser give up; `send_400_response` follows."""
+        self._refusal = error
+        raise error
+
+    def _refuse(self, error: ServiceError) -> None:
+        self._refusal = error
+        self._stop_timer()
+        if self.transport.is_closing():
+            return
+        # while an earlier request of this connection is being answered, bytes written now would be taken for its answer
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(_rendered(error))
+        self.transport.close()
+
+    def _start_timer(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_is_late)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        self._refuse(RequestTimeoutError())
+
+
+def _rendered(error: ServiceError) -> bytes:
+    """The whole answer as bytes: there is no application to render it."""
+    request_id = request_id_of(None)
+    body = error.body(request_id.decode())
+    headers: list[Header] = [
+        (b"content-type", JSON),
+        (b"content-length", b"%d" % len(body)),
+        *answer_headers((), request_id),
+        (b"connection", b"close"),
+    ]
+    reason = http.HTTPStatus(error.status).phrase.encode()
+    lines = [b"HTTP/1.1 %d %s" % (error.status, reason), *(name + b": " + value for name, value in headers)]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body

@@ -1,0 +1,144 @@
+"""One call through the gateway: sign, send, repeat once if the shard moved, stream the answer back.
+
+The answer's bytes are never parsed. When the client goes away or time is up, the call to the service is cancelled once.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from starlette.types import Receive, Scope, Send
+
+from gateway.authentication import Authenticator
+from gateway.bodies import RequestBody
+from gateway.exceptions import AnswerCutError, ClientGoneError, RequestTimeoutError
+from gateway.headers import Head, answer_headers
+from gateway.line import RETRY_AFTER_S, Line
+from gateway.routes import Route, Service
+from gateway.upstream import Answer
+from shared.context import REQUEST_ID_HEADER, Caller, ContextSigner
+from shared.errors import UnavailableError, UpstreamTimeoutError
+
+SHARD_MOVED = 421
+STREAM_S = 15.0
+"""An answer that has begun must be through by then: longer than any answer takes, short enough for slow readers."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What belongs to one call, and how far it got."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+    head: Head
+    route: Route
+    address: str
+    called: bool = False
+    answered: bool = False
+    client_gone: bool = False
+
+
+class Forwarder:
+    """Carries calls to the services."""
+
+    def __init__(
+        self,
+        lines: Mapping[Service, Line],
+        *,
+        authenticator: Authenticator,
+        signer: ContextSigner,
+        call_timeout_s: float,
+    ) -> None:
+        self._lines = lines
+        self._authenticator = authenticator
+        self._signer = signer
+        self._call_timeout_s = call_timeout_s
+
+    async def forward(self, exchange: Exchange) -> int:
+        """Answers the client and returns the status.
+
+        Raises ServiceError as long as nothing was answered, AnswerCutError afterwards, ClientGoneError when nobody
+        waits any more.
+        """
+        try:
+            async with asyncio.timeout(self._call_timeout_s) as deadline:
+                return await self._carry(exchange, deadline)
+        except TimeoutError as fault:
+            if exchange.client_gone:
+                raise ClientGoneError from None
+            if exchange.answered:
+                raise AnswerCutError from fault
+            if not exchange.called:
+                raise RequestTimeoutError from fault
+            self._lines[exchange.route.service].breaker.failed()
+            raise UpstreamTimeoutError from fault
+
+    async def _carry(self, exchange: Exchange, deadline: asyncio.Timeout) -> int:
+        caller = await self._authenticator.caller(exchange.route, exchange.head, exchange.address)
+        body = RequestBody(exchange.receive, exchange.head)
+        await body.fill()
+        watcher = asyncio.create_task(_watch(exchange, body, deadline))
+        try:
+            answer = await self._ask(exchange, caller, body)
+            try:
+                deadline.reschedule(asyncio.get_running_loop().time() + STREAM_S)
+                await self._stream(exchange, answer)
+            finally:
+                await answer.close()
+        finally:
+            watcher.cancel()
+        await exchange.send({"type": "http.response.body", "body": b""})
+        return answer.status
+
+    async def _ask(self, exchange: Exchange, caller: Caller, body: RequestBody) -> Answer:
+        """The answer of the service; of the second try where the shard had moved (nothing was executed then)."""
+        answer = await self._call(exchange, caller, body)
+        if answer.status != SHARD_MOVED:
+            return answer
+        await answer.close()
+        if not (body.is_whole and caller.practice_id):
+            raise UnavailableError(retry_after_s=RETRY_AFTER_S)
+        moved = replace(caller, shard=await self._authenticator.moved(caller.practice_id))
+        answer = await self._call(exchange, moved, body)
+        if answer.status == SHARD_MOVED:
+            await answer.close()
+            raise UnavailableError(retry_after_s=RETRY_AFTER_S)
+        return answer
+
+    async def _call(self, exchange: Exchange, caller: Caller, body: RequestBody) -> Answer:
+        scope = exchange.scope
+        query = scope["query_string"]
+        exchange.called = True
+        return await self._lines[exchange.route.service].call(
+            scope["method"],
+            scope["raw_path"] + b"?" + query if query else scope["raw_path"],
+            headers=(
+                *exchange.head.passing,
+                *body.framing(),
+                *self._signer.headers(caller),
+                (REQUEST_ID_HEADER, exchange.head.request_id),
+            ),
+            body=body.content(),
+        )
+
+    async def _stream(self, exchange: Exchange, answer: Answer) -> None:
+        headers = answer_headers(answer.headers, exchange.head.request_id)
+        exchange.answered = True
+        try:
+            await exchange.send({"type": "http.response.start", "status": answer.status, "headers": headers})
+            async for chunk in answer.chunks():
+                await exchange.send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except Exception as fault:
+            raise AnswerCutError from fault
+
+
+async def _watch(exchange: Exchange, body: RequestBody, deadline: asyncio.Timeout) -> None:
+    """Ends the call when its client goes away: by the deadline, so that there is one way to be cancelled, not two."""
+    await body.all_read()
+    while (await exchange.receive())["type"] != "http.disconnect":
+        pass
+    exchange.client_gone = True
+    with suppress(RuntimeError):  # time was up in the same moment
+        deadline.reschedule(0.0)

@@ -1,0 +1,153 @@
+"""The outermost ASGI application: forwarded routes go the short way, everything else to the pages behind it.
+
+Every answer leaves through here with its request id, `Cache-Control` and `X-Content-Type-Options`.
+"""
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.addresses import ClientAddresses
+from gateway.bodies import KEPT_BYTES
+from gateway.exceptions import AnswerCutError, ClientGoneError
+from gateway.forwarding import Exchange, Forwarder
+from gateway.headers import Head, answer_headers, read_head
+from gateway.routes import Methods, Route, RouteTable
+from shared.door import SLOW_S, send_error
+from shared.errors import MethodNotAllowedError, ServiceError
+from shared.logs import describe_fault, get_logger
+from shared.metrics import RequestMetrics
+
+LINGER_S = 1.0
+"""How long a refused body is still read: closing at once could reset the connection before the answer is read."""
+CLIENT_GONE = 499
+"""Noted for a request whose client went away, as nginx does."""
+_CLOSE = (b"connection", b"close")
+_log = get_logger()
+
+
+class Front:
+    """Matches, forwards, and renders what goes wrong."""
+
+    def __init__(
+        self,
+        pages: ASGIApp,
+        *,
+        routes: RouteTable,
+        forwarder: Forwarder,
+        addresses: ClientAddresses,
+        metrics: RequestMetrics,
+    ) -> None:
+        self._pages = pages
+        self._routes = routes
+        self._forwarder = forwarder
+        self._addresses = addresses
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._pages(scope, receive, send)
+            return
+        started = time.perf_counter()
+        head = read_head(scope["headers"])
+        methods = self._routes.match(scope["raw_path"])
+        if methods is None:
+            status, template = await self._show_page(scope, receive, send, head)
+        else:
+            template = next(iter(methods.values())).template
+            status = await self._forward(methods, scope, receive, send, head)
+        self._note(scope["method"], template, status, head, time.perf_counter() - started)
+
+    async def _forward(self, methods: Methods, scope: Scope, receive: Receive, send: Send, head: Head) -> int:
+        try:
+            route = _route_of(methods, scope["method"])
+            address = self._addresses.of(scope["client"], head.forwarded_for)
+            exchange = Exchange(scope, receive, send, head, route, address)
+            return await self._forwarder.forward(exchange)
+        except ServiceError as error:
+            await _refuse(error, scope, receive, send, head)
+            return error.status
+        except ClientGoneError:
+            return CLIENT_GONE
+        except AnswerCutError:
+            return 502  # the answer stays unfinished, so the server cuts the connection
+        except Exception as fault:  # noqa: BLE001 - the last net: answered as 500, logged without its text
+            _log.error("unexpected_fault", request_id=head.request_id.decode(), **describe_fault(fault))
+            await _refuse(ServiceError(), scope, receive, send, head)
+            return 500
+
+    async def _show_page(self, scope: Scope, receive: Receive, send: Send, head: Head) -> tuple[int, str]:
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = answer_headers(message["headers"], head.request_id)
+                message = {**message, "headers": [*headers, _CLOSE] if _is_long(head) else headers}
+            await send(message)
+
+        request_id = head.request_id.decode()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        scope.setdefault("state", {})["request_id"] = request_id
+        await self._pages(scope, receive, send_with_headers)
+        return status, getattr(scope.get("route"), "path", "unmatched")
+
+    def _note(self, method: str, template: str, status: int, head: Head, duration_s: float) -> None:
+        known = method if method in _METHODS else "other"
+        self._metrics.observe(known, template, status, duration_s)
+        if status >= 500 or duration_s > SLOW_S:  # noqa: PLR2004 - HTTP's server errors
+            _log.warning(
+                "request_failed" if status >= 500 else "request_slow",  # noqa: PLR2004
+                method=known,
+                route=template,
+                status=status,
+                duration_ms=round(duration_s * 1000, 1),
+                request_id=head.request_id.decode(),
+            )
+
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def _route_of(methods: Methods, method: str) -> Route:
+    route = methods.get(method)
+    if route is None:
+        raise MethodNotAllowedError(headers={"Allow": ", ".join(sorted(methods))})
+    return route
+
+
+def _is_long(head: Head) -> bool:
+    """Whether so much of a body may follow that the connection isn't worth keeping for it."""
+    return head.chunked or head.content_length > KEPT_BYTES
+
+
+async def _refuse(error: ServiceError, scope: Scope, receive: Receive, send: Send, head: Head) -> None:
+    """Answers with the error; a long body that nobody read is drained a moment, then the connection is closed."""
+    is_long = _is_long(head)
+
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = answer_headers(message["headers"], head.request_id)
+            message["headers"] = [*headers, _CLOSE] if is_long else headers
+        else:
+            message["more_body"] = is_long
+        await send(message)
+
+    scope.setdefault("state", {})["request_id"] = head.request_id.decode()
+    await send_error(error, scope=scope, send=send_with_headers)
+    if is_long:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                await _drain(receive)
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _drain(receive: Receive) -> None:
+    message: dict[str, Any] = {"more_body": True}
+    while message.get("more_body", False):
+        message = dict(await receive())

@@ -1,0 +1,65 @@
+"""A service as the gateway sees it: the upstream with circuit breaker and the one retry that is allowed."""
+
+from asyncio import CancelledError
+from collections.abc import Sequence
+
+from gateway.breaker import CircuitBreaker
+from gateway.exceptions import OverloadedError
+from gateway.upstream import Answer, Body, BrokenError, BusyError, UnreachableError, UnsendableError, Upstream
+from shared.context import Header
+from shared.errors import MalformedRequestError, UnavailableError, UpstreamFailedError
+
+RETRY_AFTER_S = 2
+RETRY_SHARE = 0.2
+"""At most this share of the calls may be retried, so that retries don't bury a service that is struggling."""
+MAX_SAVED_RETRIES = 10.0
+
+
+class Line:
+    """Calls one service and turns what goes wrong into errors that a client may see."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self.breaker = CircuitBreaker()
+        self._retries = MAX_SAVED_RETRIES
+
+    async def call(self, method: str, target: bytes, *, headers: Sequence[Header], body: Body) -> Answer:
+        """The service's answer. Raises UnavailableError, UpstreamFailedError or MalformedRequestError.
+
+        A caller that cancels because of its time limit calls `breaker.failed` itself.
+        """
+        self.breaker.admit()
+        try:
+            answer = await self._call_with_retry(method, target, headers, body)
+        except UnsendableError as fault:
+            self.breaker.undecided()
+            raise MalformedRequestError from fault
+        except BusyError as fault:
+            self.breaker.undecided()
+            raise OverloadedError(retry_after_s=RETRY_AFTER_S) from fault
+        except UnreachableError as fault:
+            self.breaker.failed()
+            raise UnavailableError(retry_after_s=RETRY_AFTER_S) from fault
+        except BrokenError as fault:
+            self.breaker.failed()
+            raise UpstreamFailedError(retry_after_s=RETRY_AFTER_S) from fault
+        except (CancelledError, Exception):
+            self.breaker.undecided()
+            raise
+        self.breaker.succeeded()
+        return answer
+
+    async def _call_with_retry(self, method: str, target: bytes, headers: Sequence[Header], body: Body) -> Answer:
+        """Repeats once what broke without harm: a GET on a connection that the service had just closed (RFC 9110)."""
+        self._retries = min(self._retries + RETRY_SHARE, MAX_SAVED_RETRIES)
+        try:
+            return await self._upstream.call(method, target, headers=headers, body=body)
+        except BrokenError:
+            if method != "GET" or body or self._retries < 1:
+                raise
+        self._retries -= 1
+        return await self._upstream.call(method, target, headers=headers, body=body)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._upstream.close()

@@ -1,0 +1,43 @@
+"""Whether sign-up and patient calls would work right now."""
+
+import asyncio
+from collections.abc import Mapping
+
+from gateway.asking import Asker, NoAnswerError
+from gateway.changes import ChangeFeed
+from gateway.keys import KeyRing
+from gateway.routes import Service
+
+ASK_TIMEOUT_S = 2.0
+
+
+class GatewayReadiness:
+    """Asks the services in parallel; names what is missing."""
+
+    def __init__(self, askers: Mapping[Service, Asker], *, keys: KeyRing, feeds: Mapping[str, ChangeFeed]) -> None:
+        self._askers = askers
+        self._keys = keys
+        self._feeds = feeds
+        self._asked: asyncio.Task[dict[str, str]] | None = None
+
+    async def missing(self) -> dict[str, str]:
+        """What is missing, by name. Calls at the same time share one round of questions: the page is public."""
+        if self._asked is None or self._asked.done():
+            self._asked = asyncio.create_task(self._ask())
+        return await asyncio.shield(self._asked)
+
+    async def _ask(self) -> dict[str, str]:
+        answers = await asyncio.gather(*(_state(asker) for asker in self._askers.values()))
+        missing = {service.value: state for service, state in zip(self._askers, answers, strict=True) if state}
+        if not self._keys.is_known:
+            missing["jwks"] = "not fetched yet"
+        missing |= {name: "not loaded" for name, feed in self._feeds.items() if not feed.is_current}
+        return missing
+
+
+async def _state(asker: Asker) -> str:
+    try:
+        status, _ = await asker.get("/readyz", timeout_s=ASK_TIMEOUT_S)
+    except NoAnswerError:
+        return "does not answer"
+    return "" if status == 200 else "not ready"  # noqa: PLR2004 - HTTP's OK

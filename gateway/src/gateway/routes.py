@@ -1,0 +1,95 @@
+"""The route table: every public address, who may call it and which service answers. Nothing else is forwarded.
+
+Protected is the default; `PUBLIC`, `ADMIN` and `BEARER_OR_ADMIN` are written out. A path is matched as the bytes that
+the client sent, never decoded: what needs decoding to look like a route is none.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Service(Enum):
+    """The services behind the gateway, by their name."""
+
+    AUTH = "auth-service"
+    TENANT = "tenant-service"
+    PATIENT = "patient-service"
+
+
+class Access(Enum):
+    """Whom a route lets in."""
+
+    BEARER = "bearer"
+    PUBLIC = "public"
+    ADMIN = "admin"
+    BEARER_OR_ADMIN = "bearer-or-admin"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """One method of one address. Only patient-service's routes need the practice's shard."""
+
+    method: str
+    template: str
+    service: Service
+    access: Access = Access.BEARER
+
+    @property
+    def needs_shard(self) -> bool:
+        """Whether the signed context must name the practice's shard."""
+        return self.service is Service.PATIENT
+
+
+ROUTES = (
+    Route("POST", "/api/v1/practices/signup", Service.AUTH, Access.PUBLIC),
+    Route("POST", "/api/v1/practices/login", Service.AUTH, Access.PUBLIC),
+    Route("POST", "/api/v1/signup", Service.AUTH, Access.PUBLIC),
+    Route("POST", "/api/v1/login", Service.AUTH, Access.PUBLIC),
+    Route("POST", "/api/v1/auth/refresh", Service.AUTH, Access.PUBLIC),
+    Route("POST", "/api/v1/auth/logout", Service.AUTH),
+    Route("GET", "/api/v1/practices", Service.AUTH, Access.BEARER_OR_ADMIN),
+    Route("GET", "/api/v1/admin/practices", Service.AUTH, Access.ADMIN),
+    Route("GET", "/api/v1/admin/servers", Service.TENANT, Access.ADMIN),
+    Route("GET", "/api/v1/admin/shards", Service.TENANT, Access.ADMIN),
+    Route("GET", "/api/v1/patients", Service.PATIENT),
+    Route("POST", "/api/v1/patients", Service.PATIENT),
+    Route("GET", "/api/v1/patients/{id}", Service.PATIENT),
+    Route("PUT", "/api/v1/patients/{id}", Service.PATIENT),
+    Route("PATCH", "/api/v1/patients/{id}", Service.PATIENT),
+    Route("DELETE", "/api/v1/patients/{id}", Service.PATIENT),
+    Route("POST", "/api/v1/patients/{id}/restore", Service.PATIENT),
+)
+
+_SEGMENT = rb"[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,127}"
+"""RFC 3986's unreserved characters: no `%`, and no leading dot, so that no segment can be `.` or `..`."""
+_PARAMETER = re.compile(rb"\\\{[a-z_]+\\\}")
+
+Methods = Mapping[str, Route]
+
+
+class RouteTable:
+    """Finds what stands at an address: literal ones in a dictionary, the few with an id by one expression each."""
+
+    def __init__(self, routes: Iterable[Route] = ROUTES) -> None:
+        self._literal: dict[bytes, dict[str, Route]] = {}
+        patterns: dict[bytes, dict[str, Route]] = {}
+        for route in routes:
+            path = route.template.encode()
+            where = patterns if b"{" in path else self._literal
+            where.setdefault(path, {})[route.method] = route
+        self._patterns = tuple(
+            (re.compile(_PARAMETER.sub(lambda _: _SEGMENT, re.escape(path))), methods)
+            for path, methods in patterns.items()
+        )
+
+    def match(self, raw_path: bytes) -> Methods | None:
+        """The routes at this address by method, None if there are none."""
+        found = self._literal.get(raw_path)
+        if found is not None:
+            return found
+        for pattern, methods in self._patterns:
+            if pattern.fullmatch(raw_path):
+                return methods
+        return None

@@ -1,0 +1,50 @@
+"""Puts the gateway on its sockets: the public one, and one of its own for metrics."""
+
+import asyncio
+import logging
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from gateway.config import Settings
+from gateway.edge import EdgeProtocol
+from gateway.main import create_app
+from shared.metrics import MEDIA_TYPE, RequestMetrics
+from shared.server import inherited_sockets, make_server
+
+
+def make_edge_server(app: ASGIApp, *, host: str, port: int) -> uvicorn.Server:
+    """A server with the house's choices and the edge's limits."""
+    server = make_server(app, host=host, port=port)
+    server.config.http = EdgeProtocol
+    # uvicorn has a line for each request that isn't HTTP: whoever wants to could fill a disk with them
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    return server
+
+
+def metrics_app(metrics: RequestMetrics) -> Starlette:
+    """`/metrics` and nothing else."""
+
+    async def show(_: Request) -> Response:
+        return Response(metrics.text(), media_type=MEDIA_TYPE)
+
+    return Starlette(routes=[Route("/metrics", show)])
+
+
+async def serve(settings: Settings) -> None:
+    """Runs until SIGTERM or SIGINT."""
+    gateway = create_app(settings)
+    public = make_edge_server(gateway.app, host=settings.host, port=settings.port)
+    if settings.metrics_fd is None and settings.metrics_port is None:
+        await public.serve(sockets=inherited_sockets(settings.service_fd))
+        return
+    inner = make_server(metrics_app(gateway.metrics), host=settings.host, port=settings.metrics_port or 0)
+    serving_metrics = asyncio.create_task(inner.serve(sockets=inherited_sockets(settings.metrics_fd)))
+    # uvicorn's servers hand a signal on from the last started to the first: the public one must get it first
+    await asyncio.sleep(0)
+    await public.serve(sockets=inherited_sockets(settings.service_fd))
+    await serving_metrics

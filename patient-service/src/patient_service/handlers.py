@@ -1,0 +1,126 @@
+"""The door: a request goes to a rule, its bytes come back in the envelope. No SQL and no decision here."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from patient_service import patients
+from patient_service.dependencies import PatientId, ShardDep
+from patient_service.models import (
+    DoneAnswer,
+    ErrorAnswer,
+    PatientAnswer,
+    PatientBody,
+    PatientChanges,
+    PatientPageAnswer,
+)
+from patient_service.storage import Json
+from shared.app import requires
+from shared.cursor import DEFAULT_LIMIT, CursorText, Limit
+from shared.envelope import success
+from shared.roles import Permission
+
+PATH = "/api/v1/patients"
+_JSON = "application/json"
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": ErrorAnswer} for status in (401, 403, 422, 503, 504, *statuses)}
+
+
+router = APIRouter(prefix=PATH, tags=["patients"])
+
+
+def _envelope(message: str, result: Json, *, status: int = 200) -> Response:
+    """`shared.envelope.success` for a result that is JSON already."""
+    head = b'{"success":true,"status":%d,"message":"%b","result":' % (status, message.encode())
+    return Response(head + result + b"}", status_code=status, media_type=_JSON)
+
+
+@router.get(
+    "",
+    summary="List patients",
+    description="Active patients, oldest first.",
+    dependencies=[requires(Permission.PATIENTS_READ)],
+    responses={200: {"model": PatientPageAnswer}, **_errors(400)},
+)
+async def list_patients(shard: ShardDep, limit: Limit = DEFAULT_LIMIT, cursor: CursorText = None) -> Response:
+    """A page of the list."""
+    page = await patients.list_patients(shard, limit=limit, cursor=cursor)
+    if page.next_cursor is None:
+        return _envelope("Patients fetched successfully!", b'{"data":[%b]}' % page.patients)
+    result = b'{"data":[%b],"next_cursor":"%b"}' % (page.patients, page.next_cursor.encode())
+    answer = _envelope("Patients fetched successfully!", result)
+    answer.headers["Link"] = f'<{PATH}?limit={limit}&cursor={page.next_cursor}>; rel="next"'
+    return answer
+
+
+@router.post(
+    "",
+    summary="Add a patient",
+    status_code=201,
+    dependencies=[requires(Permission.PATIENTS_WRITE)],
+    responses={201: {"model": PatientAnswer}, **_errors(400, 415)},
+)
+async def add_patient(shard: ShardDep, body: PatientBody) -> Response:
+    """A new patient."""
+    return _envelope("Patient added successfully!", await patients.add_patient(shard, body), status=201)
+
+
+@router.get(
+    "/{patient_id}",
+    summary="Read a patient",
+    dependencies=[requires(Permission.PATIENTS_READ)],
+    responses={200: {"model": PatientAnswer}, **_errors(404)},
+)
+async def read_patient(shard: ShardDep, patient_id: PatientId) -> Response:
+    """One patient."""
+    return _envelope("Patient fetched successfully!", await patients.read_patient(shard, patient_id))
+
+
+@router.put(
+    "/{patient_id}",
+    summary="Replace a patient",
+    dependencies=[requires(Permission.PATIENTS_WRITE)],
+    responses={200: {"model": PatientAnswer}, **_errors(400, 404, 415)},
+)
+async def replace_patient(shard: ShardDep, patient_id: PatientId, body: PatientBody) -> Response:
+    """Name, age and mobile anew."""
+    return _envelope("Patient updated successfully!", await patients.replace_patient(shard, patient_id, body))
+
+
+@router.patch(
+    "/{patient_id}",
+    summary="Change a patient",
+    description="Changes the members that are sent (RFC 7396). `null` is refused: none of them may be absent.",
+    dependencies=[requires(Permission.PATIENTS_WRITE)],
+    responses={200: {"model": PatientAnswer}, **_errors(400, 404, 415)},
+)
+async def change_patient(shard: ShardDep, patient_id: PatientId, body: PatientChanges) -> Response:
+    """Some of name, age and mobile anew."""
+    return _envelope("Patient updated successfully!", await patients.change_patient(shard, patient_id, body))
+
+
+@router.delete(
+    "/{patient_id}",
+    summary="Delete a patient",
+    description="The patient is hidden, not erased: it can be restored.",
+    dependencies=[requires(Permission.PATIENTS_DELETE)],
+    responses={200: {"model": DoneAnswer}, **_errors(404)},
+)
+async def delete_patient(shard: ShardDep, patient_id: PatientId) -> Response:
+    """A soft delete."""
+    await patients.delete_patient(shard, patient_id)
+    return success("Patient deleted successfully!")
+
+
+@router.post(
+    "/{patient_id}/restore",
+    summary="Restore a patient",
+    description="Undoes a deletion; a patient that is active stays as it is.",
+    dependencies=[requires(Permission.PATIENTS_DELETE)],
+    responses={200: {"model": PatientAnswer}, **_errors(404)},
+)
+async def restore_patient(shard: ShardDep, patient_id: PatientId) -> Response:
+    """The patient, active again."""
+    return _envelope("Patient restored successfully!", await patients.restore_patient(shard, patient_id))

@@ -1,0 +1,190 @@
+"""One connection in psycopg2's asynchronous mode: connect, execute one statement, cancel, close. Nothing of tenancy.
+
+A statement belongs to one caller. If that caller goes away, the connection stays `busy` until the statement has ended:
+nobody may use it before, and nobody ever gets the rows of another.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+import psycopg2
+from psycopg2 import extensions
+
+from patient_service.libpq import CancelRequest, Polled, connect_sqlstate, report_only_sqlstate
+
+STATEMENT_LIMIT_S = 7.0
+"""The server ends statements after 5 s itself: one that takes longer than this says that it can't be reached."""
+SETTLE_S = 0.25
+"""An abandoned statement may end by itself so long; then it is cancelled."""
+CANCEL_LIMIT_S = 2.0
+
+_TEXT_OID = 25
+_TEXT_AS_BYTES = extensions.new_type((_TEXT_OID,), "TEXT_AS_BYTES", extensions.BYTES)
+
+Parameters = Mapping[str, object] | Sequence[object]
+Row = tuple[Any, ...]
+
+
+class ConnectError(Exception):
+    """No connection came about. `sqlstate` is the server's, None when no server answered."""
+
+    def __init__(self, sqlstate: str | None) -> None:
+        super().__init__(sqlstate or "unreachable")
+        self.sqlstate = sqlstate
+
+
+class ShardConnection:
+    """A connection that is open. Values of type `text` come as UTF-8 bytes."""
+
+    def __init__(self, raw: extensions.connection) -> None:
+        """Takes over a connection that is ready; use `connect`."""
+        extensions.register_type(_TEXT_AS_BYTES, raw)
+        self._raw = raw
+        self._fd = raw.fileno()
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] | None = None
+        self._cursor: extensions.cursor | None = None
+        self.on_close: Callable[[], None] = _nothing
+        # Watched also while idle: a connection that the server ends is known to be closed at once.
+        self._loop.add_reader(self._fd, self._advance)
+
+    @classmethod
+    async def connect(cls, parameters: Mapping[str, Any]) -> Self:
+        """Opens a connection with libpq's parameters; addresses must be numeric. Raises ConnectError.
+
+        Sets no time limit: cancel it, and nothing stays behind.
+        """
+        raw = None
+        try:
+            raw = psycopg2.connect(**parameters, async_=True)
+            report_only_sqlstate(raw)
+            while (state := raw.poll()) != extensions.POLL_OK:
+                await _ready(raw.fileno(), writing=state == extensions.POLL_WRITE)
+            return cls(raw)
+        except psycopg2.Error as fault:
+            if raw is not None:
+                raw.close()
+            raise ConnectError(connect_sqlstate(fault)) from None
+        except BaseException:
+            if raw is not None:
+                raw.close()
+            raise
+
+    @property
+    def busy(self) -> bool:
+        """Whether a statement has not ended yet."""
+        return self._ended is not None
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is of no use any more."""
+        return bool(self._raw.closed)
+
+    async def fetch(self, statement: str, parameters: Parameters) -> list[Row]:
+        """The rows of one statement. Raises psycopg2.Error; its `pgcode` is None if the connection is lost."""
+        assert not self.busy
+        cursor = self._raw.cursor()
+        cursor.execute(statement, parameters)
+        ended = self._ended = self._loop.create_future()
+        self._cursor = cursor  # kept until drained: the connection itself holds it only weakly
+        self._advance()
+        limit = self._loop.call_later(STATEMENT_LIMIT_S, self.close)
+        try:
+            await ended
+        finally:
+            limit.cancel()
+        return cursor.fetchall()
+
+    async def settle(self) -> None:
+        """Waits until an abandoned statement has ended; cancels and closes if that takes long."""
+        try:
+            if await self._ends_within(SETTLE_S):
+                return
+            async with asyncio.timeout(CANCEL_LIMIT_S):
+                await _cancel_statement(self._raw)
+            await self._ends_within(CANCEL_LIMIT_S)
+        except TimeoutError:
+            pass
+        except BaseException:
+            self.close()
+            raise
+        # Also when it ended: the request may arrive late and would hit the next statement.
+        self.close()
+
+    async def _ends_within(self, limit_s: float) -> bool:
+        if self._ended is None:
+            return True
+        self._ended = ended = self._loop.create_future()
+        await asyncio.wait((ended,), timeout=limit_s)
+        if ended.done():
+            ended.exception()  # looked at: whom it concerned is gone
+        return self._ended is None
+
+    def close(self) -> None:
+        """Ends the connection, and a statement in progress with an error. May be called twice."""
+        self._end(psycopg2.OperationalError())
+
+    def _advance(self) -> None:
+        """Lets psycopg2 read and write what can be read and written now."""
+        try:
+            state = self._raw.poll()
+        except psycopg2.Error as fault:
+            self._end(fault)
+            return
+        if state == extensions.POLL_WRITE:
+            self._loop.add_writer(self._fd, self._write_on)
+        elif state == extensions.POLL_OK and self._ended is not None:
+            self._end(None)
+
+    def _write_on(self) -> None:
+        self._loop.remove_writer(self._fd)
+        self._advance()
+
+    def _end(self, fault: psycopg2.Error | None) -> None:
+        ended, self._ended, self._cursor = self._ended, None, None
+        if fault is not None and (fault.pgcode is None or self._raw.closed):
+            self._close()
+        if ended is not None and not ended.done():
+            if fault is None:
+                ended.set_result(None)
+            else:
+                ended.set_exception(fault)
+
+    def _close(self) -> None:
+        if self._fd < 0:
+            return
+        self._loop.remove_reader(self._fd)
+        self._loop.remove_writer(self._fd)
+        self._fd = -1
+        self._raw.close()
+        self.on_close()
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
+async def _cancel_statement(raw: extensions.connection) -> None:
+    """Asks the server to end what the connection's backend does. Whether it was in time shows on the connection."""
+    with contextlib.closing(CancelRequest(raw)) as request:
+        while (state := request.poll()) in {Polled.READING, Polled.WRITING}:
+            await _ready(request.fileno(), writing=state == Polled.WRITING)
+
+
+async def _ready(fd: int, *, writing: bool) -> None:
+    """Waits until a descriptor can be read from or written to. It is not watched any more afterwards."""
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    watch, unwatch = (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
+    watch(fd, _wake, ready)
+    try:
+        await ready
+    finally:
+        unwatch(fd)
+
+
+def _wake(ready: "asyncio.Future[None]") -> None:
+    if not ready.done():
+        ready.set_result(None)

@@ -1,0 +1,128 @@
+"""How a practice's shard is opened: as its own role, on the named server, and only if the stamp is the practice's."""
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
+from uuid import UUID
+
+import psycopg2
+
+from patient_service.exceptions import (
+    MalformedPracticeError,
+    MalformedShardError,
+    ServerFullError,
+    ShardMovedError,
+    ShardUnavailableError,
+    WrongShardError,
+)
+from patient_service.servers import Server
+from patient_service.shard_connection import ConnectError, ShardConnection
+from shared.errors import ServiceError
+from shared.logs import get_logger
+from shared.shards import PRACTICE_STAMP, ShardName, ShardNameError, shard_password
+
+_WRONG_PASSWORD = "28P01"  # noqa: S105 - an SQLSTATE
+_SERVER_FULL = "53300"
+_NOT_HERE = frozenset({_WRONG_PASSWORD, "28000", "3D000", "42501", "55000"})
+"""No such role or database, no right to connect, closed to connections: the directory knows where the shard is now."""
+_STAMP = "SELECT current_setting(%s, true)"
+_SESSION = {
+    "application_name": "gowebbo-patient-service",
+    "client_encoding": "UTF8",
+    "options": "-c TimeZone=UTC -c DateStyle=ISO",
+    "require_auth": "scram-sha-256",  # a false server gets no password out of us, and learns nothing from trust
+    "gssencmode": "disable",  # would look for tickets, blocking
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,  # milliseconds
+}
+_log = get_logger()
+
+
+class Shard(NamedTuple):
+    """A practice and where its data is."""
+
+    practice_id: str
+    name: ShardName
+
+    @classmethod
+    def of(cls, practice_id: str, shard: str) -> Self:
+        """Reads the signed context. Raises MalformedPracticeError or MalformedShardError: there is no default."""
+        try:
+            well_formed = str(UUID(practice_id)) == practice_id
+        except ValueError:
+            well_formed = False
+        if not well_formed:
+            raise MalformedPracticeError
+        try:
+            return cls(practice_id, ShardName.parse(shard))
+        except ShardNameError as fault:
+            raise MalformedShardError from fault
+
+
+class ShardOpener:
+    """Opens connections with passwords derived from the shard secrets, the newest tried first."""
+
+    def __init__(self, secrets: Sequence[bytes]) -> None:
+        self._secrets = tuple(secrets)
+
+    async def open(self, server: Server, shard: Shard) -> ShardConnection:
+        """A connection whose stamp was checked.
+
+        Raises ShardMovedError, ServerFullError, ShardUnavailableError or WrongShardError. The caller limits the time.
+        """
+        connection = await self._connect(server, shard.name.database)
+        try:
+            await _check_stamp(connection, shard)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    async def _connect(self, server: Server, database: str) -> ShardConnection:
+        target = await _target(server)
+        for secret in self._secrets:
+            try:
+                return await ShardConnection.connect(
+                    {**_SESSION, **target, "dbname": database, "user": database}
+                    | {"password": shard_password(secret, database)}
+                )
+            except ConnectError as fault:
+                if fault.sqlstate != _WRONG_PASSWORD:
+                    raise _refusal(fault.sqlstate) from fault
+        raise ShardMovedError
+
+
+def _refusal(sqlstate: str | None) -> ServiceError:
+    if sqlstate in _NOT_HERE:
+        return ShardMovedError()
+    return ServerFullError() if sqlstate == _SERVER_FULL else ShardUnavailableError()
+
+
+async def _check_stamp(connection: ShardConnection, shard: Shard) -> None:
+    try:
+        ((stamp,),) = await connection.fetch(_STAMP, (PRACTICE_STAMP,))
+    except psycopg2.Error as fault:
+        raise ShardUnavailableError from fault
+    if stamp != shard.practice_id.encode():
+        _log.error("wrong_shard", practice_id=shard.practice_id, shard=str(shard.name))
+        raise WrongShardError
+
+
+async def _target(server: Server) -> dict[str, Any]:
+    """Where to connect. Names are resolved here, because libpq would block; it still checks certificates by them."""
+    target: dict[str, Any] = {"host": server.host, "port": server.port}
+    if server.sslmode:
+        target["sslmode"] = server.sslmode
+    if server.sslrootcert:
+        target["sslrootcert"] = server.sslrootcert
+    if server.host.startswith("/"):
+        return target
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
+    except OSError as fault:
+        raise ShardUnavailableError from fault
+    addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+    return target | {"host": ",".join([server.host] * len(addresses)), "hostaddr": ",".join(addresses)}

@@ -1,0 +1,275 @@
+"""Who may use which connection when: a fair queue for each practice, one opening at a time, within the budgets.
+
+A practice with many calls waits in its own queue only. Where the budget is smaller than the practices at work, each
+keeps its connection for a short turn and then queues again.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, NamedTuple
+
+import psycopg2
+
+from patient_service.exceptions import (
+    PracticeBusyError,
+    ServerFullError,
+    ShardUnavailableError,
+    statement_error,
+)
+from patient_service.server_slots import ServerSlots
+from patient_service.servers import Server, Servers
+from patient_service.shard_connection import Parameters, Row, ShardConnection
+from patient_service.shard_opening import Shard, ShardOpener
+from shared.errors import ServiceError
+from shared.logs import describe_fault, get_logger
+
+OPEN_LIMIT_S = 5.0
+"""For a slot, the network, authentication and the stamp together."""
+TURN_S = 0.02
+"""How long a practice keeps a contested connection: several times what opening one costs."""
+FULL_PAUSES_S = (0.05, 0.1, 0.2, 0.4)
+"""Between tries while the server itself has no connection free; one of ours is closed before each."""
+EXPIRE_EVERY_S = 30.0
+_log = get_logger()
+
+
+class PoolLimits(NamedTuple):
+    """What the settings say: connections and waiting calls of one practice, how long a call waits, idle time."""
+
+    per_practice: int
+    queue: int
+    wait_s: float
+    idle_s: float
+
+
+class _Lane:
+    """A practice's connections and the calls that wait for one."""
+
+    __slots__ = ("connections", "idle", "opening", "shard", "slots", "turn_ends", "waiting")
+
+    def __init__(self, shard: Shard) -> None:
+        self.shard = shard
+        self.slots = _NO_SLOTS
+        self.connections: set[ShardConnection] = set()
+        self.idle: list[ShardConnection] = []
+        self.waiting: deque[asyncio.Future[ShardConnection]] = deque()
+        self.opening = 0
+        self.turn_ends = 0.0
+
+    @property
+    def size(self) -> int:
+        """Connections there are or will be."""
+        return len(self.connections) + self.opening
+
+
+_NO_SLOTS = ServerSlots(0)
+
+
+class ShardPool:
+    """Executes statements on practices' shards. Lives in one event loop."""
+
+    def __init__(
+        self, servers: Servers, opener: ShardOpener, *, limits: PoolLimits, budget: Callable[[int], int]
+    ) -> None:
+        """`budget` tells the slots for a server that allows so many connections in all."""
+        self._servers = servers
+        self._opener = opener
+        self._limits = limits
+        self._budget = budget
+        self._lanes: dict[tuple[str, str], _Lane] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.slots: dict[str, ServerSlots] = {}
+        self.opened = 0
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a connection now."""
+        return sum(len(lane.waiting) for lane in self._lanes.values())
+
+    async def fetch(self, practice_id: str, shard: str, statement: str, parameters: Parameters) -> list[Row]:
+        """The rows of one statement on the shard that the signed context names.
+
+        Raises a ServiceError: of naming or opening the shard, PracticeBusyError, or what the statement's failure means.
+        """
+        lane = self._lanes.get((practice_id, shard))
+        if lane is None:
+            lane = self._lanes[practice_id, shard] = _Lane(Shard.of(practice_id, shard))
+        connection = self._idle_connection(lane) or await self._turn(lane)
+        try:
+            return await connection.fetch(statement, parameters)
+        except psycopg2.Error as fault:
+            error = statement_error(fault)
+            _log.warning("statement_failed", sqlstate=fault.pgcode, shard=shard, error=error.error)
+            raise error from fault
+        finally:
+            self._give_back(lane, connection)
+
+    async def expire(self) -> None:
+        """Closes connections that were not used for long; runs as a task."""
+        while True:
+            await asyncio.sleep(EXPIRE_EVERY_S)
+            before = asyncio.get_running_loop().time() - self._limits.idle_s
+            for slots in self.slots.values():
+                slots.evict_idle_since(before)
+
+    async def close(self) -> None:
+        """Closes every connection; calls in progress fail as unavailable."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for lane in tuple(self._lanes.values()):
+            _fail_waiting(lane, ShardUnavailableError())
+            for connection in tuple(lane.connections):
+                connection.close()
+
+    def _idle_connection(self, lane: _Lane) -> ShardConnection | None:
+        if not lane.idle:
+            return None
+        connection = lane.idle.pop()
+        lane.slots.wake(connection)
+        return connection
+
+    async def _turn(self, lane: _Lane) -> ShardConnection:
+        """Waits in the practice's queue, first come first served. Raises PracticeBusyError, or why there is none."""
+        if len(lane.waiting) >= self._limits.queue:
+            raise PracticeBusyError
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[ShardConnection] = loop.create_future()
+        lane.waiting.append(turn)
+        self._grow(lane)
+        limit = loop.call_later(self._limits.wait_s, _refuse, lane, turn)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                _leave(lane, turn)
+            elif turn.exception() is None:
+                self._give_back(lane, turn.result())  # it was handed over in the moment its caller went away
+            raise
+        finally:
+            limit.cancel()
+
+    def _give_back(self, lane: _Lane, connection: ShardConnection) -> None:
+        """Hands the connection to whoever is next: a call of this practice, or another practice by its slot."""
+        if connection.busy:
+            self._spawn(self._settle(lane, connection))
+        elif not connection.closed:
+            self._pass_on(lane, connection)
+
+    def _pass_on(self, lane: _Lane, connection: ShardConnection) -> None:
+        now = asyncio.get_running_loop().time()
+        if lane.slots.contested and (not lane.waiting or now > lane.turn_ends):
+            connection.close()
+            return
+        while lane.waiting:
+            turn = lane.waiting.popleft()
+            if not turn.done():
+                turn.set_result(connection)
+                return
+        lane.idle.append(connection)
+        lane.slots.rest(connection, now=now)
+
+    async def _settle(self, lane: _Lane, connection: ShardConnection) -> None:
+        await connection.settle()
+        if not connection.closed:
+            self._pass_on(lane, connection)
+
+    def _grow(self, lane: _Lane) -> None:
+        """Begins to open a connection if one is allowed and wanted."""
+        if lane.size < self._limits.per_practice and len(lane.waiting) > lane.opening:
+            lane.opening += 1
+            self._spawn(self._open(lane))
+
+    async def _open(self, lane: _Lane) -> None:
+        connection, fault = None, None
+        try:
+            async with asyncio.timeout(OPEN_LIMIT_S):
+                connection = await self._open_within_budget(lane)
+        except ServiceError as known:
+            fault = known
+        except TimeoutError:
+            fault = PracticeBusyError() if lane.slots.contested else ShardUnavailableError()
+        except Exception as unknown:  # noqa: BLE001 - whoever waits must get an answer
+            _log.error("shard_opening_failed", **describe_fault(unknown))
+            fault = ServiceError()
+        finally:
+            lane.opening -= 1
+        if connection is not None:
+            self._begin(lane, connection)
+        elif fault is not None and not lane.connections:
+            _fail_waiting(lane, fault)
+        self._tidy(lane)
+
+    async def _open_within_budget(self, lane: _Lane) -> ShardConnection | None:
+        """A connection in a slot of its server; None if nobody waits for it any more."""
+        server = await self._servers.find(lane.shard.name.server)
+        slots = lane.slots = self._slots_of(server)
+        for pause_s in (*FULL_PAUSES_S, None):
+            await slots.take()
+            try:
+                if not lane.waiting:
+                    slots.free()
+                    return None
+                return await self._opener.open(server, lane.shard)
+            except BaseException as fault:
+                slots.free()
+                if isinstance(fault, ShardUnavailableError):
+                    self._spawn(self._servers.refresh())  # it may have a new address
+                if not isinstance(fault, ServerFullError) or pause_s is None:
+                    raise
+            slots.evict_longest_idle()
+            await asyncio.sleep(pause_s)
+        raise ServerFullError
+
+    def _begin(self, lane: _Lane, connection: ShardConnection) -> None:
+        self.opened += 1
+        lane.connections.add(connection)
+        lane.turn_ends = asyncio.get_running_loop().time() + TURN_S
+        connection.on_close = partial(self._forget, lane, connection)
+        self._pass_on(lane, connection)
+
+    def _forget(self, lane: _Lane, connection: ShardConnection) -> None:
+        """A connection was closed, by whomever."""
+        lane.connections.discard(connection)
+        if connection in lane.idle:
+            lane.idle.remove(connection)
+        lane.slots.wake(connection)
+        lane.slots.free()
+        self._grow(lane)
+        self._tidy(lane)
+
+    def _slots_of(self, server: Server) -> ServerSlots:
+        budget = self._budget(server.max_connections)
+        slots = self.slots.setdefault(server.key, ServerSlots(budget))
+        slots.budget = budget
+        return slots
+
+    def _tidy(self, lane: _Lane) -> None:
+        """Forgets a practice that has neither connections nor calls."""
+        if not (lane.size or lane.waiting):
+            self._lanes.pop((lane.shard.practice_id, str(lane.shard.name)), None)
+
+    def _spawn(self, deed: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(deed)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _refuse(lane: _Lane, turn: "asyncio.Future[ShardConnection]") -> None:
+    if not turn.done():
+        _leave(lane, turn)
+        turn.set_exception(PracticeBusyError())
+
+
+def _leave(lane: _Lane, turn: "asyncio.Future[ShardConnection]") -> None:
+    if turn in lane.waiting:
+        lane.waiting.remove(turn)
+
+
+def _fail_waiting(lane: _Lane, error: ServiceError) -> None:
+    while lane.waiting:
+        turn = lane.waiting.popleft()
+        if not turn.done():
+            turn.set_exception(type(error)())  # one each: a raised exception remembers where it went

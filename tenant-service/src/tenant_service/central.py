@@ -1,0 +1,61 @@
+"""The connection to the central database, and the locks that replicas of this service share there."""
+
+import contextlib
+from collections.abc import Iterator
+from enum import IntEnum
+
+from sqlalchemy import URL, Engine, create_engine, func, select
+
+from tenant_service.config import DatabaseSettings
+from tenant_service.server_admin import APPLICATION_NAME, CONNECT_TIMEOUT_S
+
+_OPTIONS = "-c statement_timeout=5000 -c lock_timeout=2000 -c idle_in_transaction_session_timeout=10000"
+_MIGRATION_OPTIONS = "-c lock_timeout=60000"
+"""A migration may wait for another replica's, and may take its time."""
+
+
+class Lock(IntEnum):
+    """Classes of advisory locks; numbers that no other schema of the central database uses."""
+
+    RECONCILIATION = 0x7E4A01
+    CHANGES = 0x7E4A02
+    MIGRATION = 0x7E4A03
+
+
+def central_engine(settings: DatabaseSettings, *, for_migration: bool = False) -> Engine:
+    """An engine that connects on first use. Waits at most 5 s for one of its 10 connections."""
+    return create_engine(
+        URL.create(
+            "postgresql+psycopg2",
+            settings.db_user,
+            settings.db_pass.get_secret_value(),
+            settings.db_host,
+            settings.db_port,
+            settings.db_name,
+        ),
+        connect_args={
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "application_name": APPLICATION_NAME,
+            "options": _MIGRATION_OPTIONS if for_migration else _OPTIONS,
+            "tcp_user_timeout": 10_000,
+            "sslmode": settings.db_sslmode,
+            **({"sslrootcert": settings.db_sslrootcert} if settings.db_sslrootcert else {}),
+        },
+        hide_parameters=True,
+        pool_pre_ping=True,
+        pool_size=5,
+        max_overflow=5,
+        pool_timeout=5,
+    )
+
+
+@contextlib.contextmanager
+def reconciliation_locked(engine: Engine) -> Iterator[bool]:
+    """Whether this process is the one that reconciles now. A lock of the session: no transaction stays open."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        mine = bool(connection.scalar(select(func.pg_try_advisory_lock(Lock.RECONCILIATION, 0))))
+        try:
+            yield mine
+        finally:
+            if mine:
+                connection.execute(select(func.pg_advisory_unlock(Lock.RECONCILIATION, 0)))

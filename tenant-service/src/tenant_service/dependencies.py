@@ -1,0 +1,40 @@
+"""What handlers are given, by name."""
+
+import uuid
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy import Engine
+
+from tenant_service.provisioning import Provisioning
+from tenant_service.servers import ServerRegistry
+from tenant_service.slots import Slots
+
+PracticeId = uuid.UUID
+
+
+def _engine(request: Request) -> Engine:
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+def _servers(request: Request) -> ServerRegistry:
+    servers: ServerRegistry = request.app.state.servers
+    return servers
+
+
+def _provisioning(request: Request) -> Provisioning:
+    provisioning: Provisioning = request.app.state.provisioning
+    return provisioning
+
+
+def _slots(request: Request) -> Slots:
+    slots: Slots = request.app.state.slots
+    return slots
+
+
+Central = Annotated[Engine, Depends(_engine)]
+"""The central database."""
+Servers = Annotated[ServerRegistry, Depends(_servers)]
+Provisioner = Annotated[Provisioning, Depends(_provisioning)]
+ProvisioningSlots = Annotated[Slots, Depends(_slots)]

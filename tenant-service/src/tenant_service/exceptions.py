@@ -1,0 +1,35 @@
+"""What can go wrong with a shard, by name. Three lines each; rendered by shared.errors."""
+
+from shared.errors import NotFoundError, ServiceError, UnavailableError
+
+
+class ShardUnknownError(NotFoundError):
+    error, title = "shard-unknown", "The practice has no shard"
+
+
+class ShardUndoneError(ServiceError):
+    error, status, title = "shard-undone", 409, "The sign-up of this practice was undone"
+
+
+class ShardNotReadyError(UnavailableError):
+    error, title = "shard-not-ready", "The practice's shard is not ready yet"
+
+
+class ShardQuarantinedError(UnavailableError):
+    error, title = "shard-quarantined", "The practice's shard is in quarantine"
+
+
+class NoServerAvailableError(UnavailableError):
+    error, title = "no-shard-server", "No shard server can take a practice right now"
+
+
+class ProvisioningBusyError(UnavailableError):
+    error, title = "provisioning-busy", "Too many shards are being made right now"
+
+
+class ShardServerUnavailableError(UnavailableError):
+    error, title = "shard-server-unavailable", "The shard server is not available right now"
+
+
+class PreparationRefusedError(Exception):
+    """The server can't be prepared; the message says what is missing."""

@@ -1,0 +1,113 @@
+"""The door: parse, call a rule, shape the answer. `/internal` is for services, `/api/v1/admin` for the platform."""
+
+import uuid
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from shared.app import requires, service_only
+from shared.cursor import DEFAULT_LIMIT, CursorText, Limit, decode_cursor, encode_cursor
+from shared.envelope import success
+from shared.errors import MalformedCursorError
+from shared.roles import Permission
+from tenant_service import storage
+from tenant_service.dependencies import Central, PracticeId, Provisioner, ProvisioningSlots, Servers
+from tenant_service.models import ServersAnswer, ShardsAnswer
+from tenant_service.storage import Shard, ShardState
+
+internal = APIRouter(prefix="/internal", dependencies=[Depends(service_only)], include_in_schema=False)
+admin = APIRouter(prefix="/api/v1/admin", dependencies=[requires(Permission.PLATFORM_READ)], tags=["admin"])
+
+
+def _json(document: Any, *, status: int = 200) -> Response:
+    return Response(orjson.dumps(document), status_code=status, media_type="application/json")
+
+
+def _shard_document(shard: Shard) -> dict[str, str | None]:
+    return {
+        "practice_id": str(shard.practice_id),
+        "shard": str(shard.name) if shard.database else None,
+        "database": shard.database,
+        "state": shard.state,
+    }
+
+
+@internal.put("/shards/{practice_id}")
+async def put_shard(practice_id: PracticeId, provisioning: Provisioner, slots: ProvisioningSlots) -> Response:
+    """Ensure the practice's shard: 201 when it was made now, 200 when it was there, 409 when it was undone."""
+    shard, made = await slots.run(provisioning.ensure, practice_id)
+    return _json(_shard_document(shard), status=201 if made else 200)
+
+
+@internal.get("/shards/{practice_id}")
+def get_shard(practice_id: PracticeId, provisioning: Provisioner) -> Response:
+    """Tell where the practice's shard is: 404 when it has none, 503 while it can't be used."""
+    return _json(_shard_document(provisioning.find(practice_id)))
+
+
+@internal.delete("/shards/{practice_id}")
+async def delete_shard(practice_id: PracticeId, provisioning: Provisioner, slots: ProvisioningSlots) -> Response:
+    """Undo a sign-up's shard. The state in the answer is `undone`, or `quarantined` when it was kept."""
+    return _json(_shard_document(await slots.run(provisioning.release, practice_id)))
+
+
+@internal.get("/servers")
+def get_servers(central: Central) -> Response:
+    """Tell where the shard servers are."""
+    with central.begin() as connection:
+        servers = storage.list_servers(connection)
+    shown = ("key", "host", "port", "sslmode", "sslrootcert", "max_connections")
+    return _json({"servers": [{name: getattr(server, name) for name in shown} for server in servers]})
+
+
+@internal.get("/changes")
+def get_changes(central: Central, after: Annotated[int | None, Query(ge=0)] = None) -> Response:
+    """Tell what a cached answer of this directory must not survive."""
+    with central.begin() as connection:
+        changes = storage.changes_after(connection, after)
+    rows = [
+        {"seq": row["seq"], "kind": row["kind"], "practice_id": str(row["practice_id"]), "session_id": None}
+        for row in changes.rows
+    ]
+    return _json({"changes": rows, "last": changes.last, **({"reset": True} if changes.reset else {})})
+
+
+@admin.get("/servers", summary="List the shard servers", responses={200: {"model": ServersAnswer}})
+def list_servers(central: Central, servers: Servers) -> Response:
+    """Every shard server with its load."""
+    with central.begin() as connection:
+        known = storage.list_servers(connection)
+    shown = ("key", "host", "port", "state", "practices", "capacity")
+    data = [
+        {name: getattr(server, name) for name in shown} | {"connections": servers.connections(server.key)}
+        for server in known
+    ]
+    return success("Shard servers fetched successfully!", {"data": data})
+
+
+@admin.get("/shards", summary="List the directory", responses={200: {"model": ShardsAnswer}})
+def list_shards(
+    request: Request,
+    central: Central,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: CursorText = None,
+    state: Annotated[ShardState | None, Query(description="Only rows in this state.")] = None,
+) -> Response:
+    """Where each practice's data is, in the order of practice ids."""
+    after = _practice_id(decode_cursor(cursor, parts=1)[0]) if cursor else None
+    with central.begin() as connection:
+        rows = storage.page_of_shards(connection, state=state, after=after, limit=limit + 1)
+    result: dict[str, Any] = {"data": [row._asdict() for row in rows[:limit]]}
+    if len(rows) <= limit:
+        return success("Shards fetched successfully!", result)
+    result["next_cursor"] = encode_cursor(str(rows[limit - 1].practice_id))
+    following = request.url.include_query_params(cursor=result["next_cursor"], limit=limit)
+    return success("Shards fetched successfully!", result, Link=f'<{following.path}?{following.query}>; rel="next"')
+
+
+def _practice_id(text: str) -> uuid.UUID:
+    try:
+        return uuid.UUID(text)
+    except ValueError as fault:
+        raise MalformedCursorError from fault

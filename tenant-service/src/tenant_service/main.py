@@ -1,0 +1,84 @@
+"""Wires the service; nothing connects before it runs, and it runs whatever is down."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import psycopg2
+from fastapi import FastAPI, Request, Response
+from sqlalchemy import Engine
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFreeError
+
+from shared.app import create_service_app, error_response
+from shared.errors import UnavailableError
+from shared.logs import describe_fault, get_logger
+from tenant_service import handlers, migrating
+from tenant_service.background import repeat
+from tenant_service.central import central_engine
+from tenant_service.config import Settings
+from tenant_service.provisioning import Provisioning
+from tenant_service.reconciliation import Reconciler
+from tenant_service.servers import FAULTS, ServerRegistry
+from tenant_service.slots import Slots
+
+REFRESH_SERVERS_EVERY_S = 10.0
+_DATABASE_DOWN = (
+    OperationalError,
+    InterfaceError,
+    NoConnectionFreeError,
+    psycopg2.OperationalError,
+    psycopg2.InterfaceError,
+)
+_log = get_logger()
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The service's application."""
+    engine = central_engine(settings)
+    servers = ServerRegistry(engine, settings)
+    provisioning = Provisioning(engine, servers, shard_key=settings.shard_keys[0])
+    slots = Slots(settings.clones_in_parallel)
+
+    async def ready() -> dict[str, str]:
+        return await asyncio.to_thread(lambda: _missing_in(engine) | servers.missing())
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        tasks = (
+            asyncio.create_task(repeat(servers.refresh, name="servers", every_s=REFRESH_SERVERS_EVERY_S)),
+            asyncio.create_task(repeat(reconciler.sweep, name="reconciler", every_s=settings.reconcile_every_s)),
+        )
+        yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(slots.close)
+        servers.close()
+        engine.dispose()
+
+    app = create_service_app(title="GoWebbo tenants", keys=settings.gateway_keys, ready=ready, lifespan=lifespan)
+    reconciler = Reconciler(engine, servers, provisioning, metrics=app.state.metrics.registry)
+    app.state.engine, app.state.servers, app.state.provisioning, app.state.slots = engine, servers, provisioning, slots
+    for fault_type in _DATABASE_DOWN:
+        app.add_exception_handler(fault_type, _answer_database_down)
+    app.include_router(handlers.internal)
+    app.include_router(handlers.admin)
+    return app
+
+
+async def _answer_database_down(request: Request, fault: Exception) -> Response:
+    _log.warning("database_unavailable", **describe_fault(fault))
+    return error_response(request, UnavailableError("A database is not available right now.", retry_after_s=2))
+
+
+def _missing_in(engine: Engine) -> dict[str, str]:
+    """What the central database lacks. Blocks for at most some seconds."""
+    try:
+        with engine.connect() as connection:
+            revision = migrating.revision_of(connection, migrating.CENTRAL)
+    except FAULTS:
+        return {"central database": "not reachable"}
+    if revision != migrating.head(migrating.CENTRAL):
+        return {"central database": "not migrated"}
+    return {}

@@ -1,0 +1,1 @@
+"""Alembic's two histories: the central schema `tenant`, and the database of a practice."""

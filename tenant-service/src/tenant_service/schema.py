@@ -1,0 +1,78 @@
+"""The tables of the schema `tenant` in the central database. A test compares them with the migrations."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    Uuid,
+    func,
+)
+
+SCHEMA = "tenant"
+metadata = MetaData(
+    schema=SCHEMA,
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    },
+)
+
+fleet = Table(
+    "fleet",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="Stamped on every shard of this directory."),
+    Column("singleton", Boolean, nullable=False, server_default="true", unique=True),
+    CheckConstraint("singleton", name="singleton"),
+)
+
+servers = Table(
+    "servers",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("port", Integer, nullable=False),
+    Column("sslmode", Text, nullable=False),
+    Column("sslrootcert", Text),
+    Column("state", Text, nullable=False, server_default="open"),
+    Column("capacity", Integer, nullable=False, server_default="5000", comment="Practices."),
+    Column("max_connections", Integer, nullable=False, server_default="100", comment="As the server last told."),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    CheckConstraint("state IN ('open', 'full', 'draining')", name="state"),
+)
+
+shards = Table(
+    "shards",
+    metadata,
+    Column("practice_id", Uuid, primary_key=True),
+    Column("server", Text, ForeignKey("servers.key")),
+    Column("database", Text, unique=True, comment="Also the name of its login role."),
+    Column("state", Text, nullable=False),
+    Column("revision", Text, comment="Head of the shard's migrations when it was made."),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    CheckConstraint("state IN ('creating', 'ready', 'quarantined', 'undone')", name="state"),
+    CheckConstraint("state = 'undone' OR (server IS NOT NULL AND database IS NOT NULL)", name="place"),
+    Index(None, "server"),
+    Index("shards_unfinished_idx", "state", postgresql_where="state <> 'ready'"),
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("seq", BigInteger, Identity(), primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("practice_id", Uuid, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)

@@ -1,0 +1,144 @@
+"""One PostgreSQL server, as its admin role. The only way statements about databases and roles reach a server."""
+
+import contextlib
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import psycopg2
+import psycopg2.extensions
+from psycopg2 import sql
+from sqlalchemy import URL, create_engine
+
+APPLICATION_NAME = "gowebbo tenant-service"
+MAINTENANCE_DATABASE = "postgres"
+CONNECT_TIMEOUT_S = 3
+CONNECTIONS = 4
+"""For one server and process; a deed that finds none free waits."""
+WAIT_FOR_CONNECTION_S = 5
+_OPTIONS = "-c statement_timeout=30000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=10000"
+"""Making or dropping a database waits for the disk; everything else takes milliseconds."""
+
+_DATABASE_LOCK = 0x7E4A10
+"""Class of the advisory locks for single databases."""
+
+Statement = sql.Composable
+Row = tuple[Any, ...]
+
+
+class Access(NamedTuple):
+    """Where a server is and who enters. Equal accesses reach the same server in the same way."""
+
+    host: str
+    port: int
+    user: str
+    password: str
+    sslmode: str = "prefer"
+    sslrootcert: str | None = None
+
+    def connect_args(self) -> dict[str, Any]:
+        """The connection's parameters besides the URL's."""
+        return {
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "application_name": APPLICATION_NAME,
+            "options": _OPTIONS,
+            "tcp_user_timeout": 10_000,
+            "sslmode": self.sslmode,
+            **({"sslrootcert": self.sslrootcert} if self.sslrootcert else {}),
+        }
+
+    def connect(self, database: str) -> psycopg2.extensions.connection:
+        """A new connection to a database of the server. Raises psycopg2.OperationalError."""
+        connection: psycopg2.extensions.connection = psycopg2.connect(
+            host=self.host,
+            port=self.port,
+            user=self.user,
+            password=self.password,
+            dbname=database,
+            connection_factory=psycopg2.extensions.connection,
+            **self.connect_args(),
+        )
+        return connection
+
+    def __repr__(self) -> str:
+        """Without the password."""
+        return f"Access({self.user}@{self.host}:{self.port})"
+
+
+class AdminSession:
+    """One connection of the admin role to a server's maintenance database, outside any transaction."""
+
+    def __init__(self, cursor: psycopg2.extensions.cursor, access: Access) -> None:
+        self._cursor = cursor
+        self._access = access
+
+    def run(self, *statements: Statement) -> None:
+        """Sends statements together, which makes PostgreSQL run them in one transaction; a lone one runs outside any.
+
+        CREATE DATABASE and DROP DATABASE must be alone.
+        """
+        self._cursor.execute(sql.SQL("; ").join(statements))
+
+    def rows(self, query: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[Row]:
+        """The rows of a query."""
+        self._cursor.execute(query, parameters)
+        return self._cursor.fetchall()
+
+    @contextlib.contextmanager
+    def inside(self, database: str) -> Iterator[psycopg2.extensions.connection]:
+        """A further connection, to another database of the server, closed at the end."""
+        with contextlib.closing(self._access.connect(database)) as connection:
+            yield connection
+
+
+class ServerAdmin:
+    """A server's sessions. Connects on first use; safe to share among threads.
+
+    Everything raises psycopg2's or SQLAlchemy's OperationalError when the server can't be reached.
+    """
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        self._engine = create_engine(
+            URL.create(
+                "postgresql+psycopg2", access.user, access.password, access.host, access.port, MAINTENANCE_DATABASE
+            ),
+            isolation_level="AUTOCOMMIT",
+            connect_args=access.connect_args(),
+            hide_parameters=True,
+            pool_pre_ping=True,
+            pool_size=CONNECTIONS,
+            max_overflow=0,
+            pool_timeout=WAIT_FOR_CONNECTION_S,
+        )
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[AdminSession]:
+        """A session for reading."""
+        with self._engine.connect() as connection:
+            driver = cast("psycopg2.extensions.connection", connection.connection.driver_connection)
+            try:
+                with driver.cursor() as cursor:
+                    yield AdminSession(cursor, self.access)
+            finally:
+                if driver.closed:
+                    connection.invalidate()
+
+    @contextlib.contextmanager
+    def locked(self, database: str) -> Iterator[AdminSession]:
+        """The only session that makes, changes or drops this database. Raises OperationalError after 5 s of waiting.
+
+        The lock belongs to the server's own process that does the work: when this process is killed, that one goes
+        on with its statement, and whoever comes next must not overtake it.
+        """
+        with self.session() as session:
+            key = zlib.crc32(database.encode()) - 2**31
+            session.rows("SELECT pg_advisory_lock(%s, %s)", (_DATABASE_LOCK, key))
+            try:
+                yield session
+            finally:
+                session.rows("SELECT pg_advisory_unlock(%s, %s)", (_DATABASE_LOCK, key))
+
+    def close(self) -> None:
+        """Closes idle connections."""
+        self._engine.dispose()

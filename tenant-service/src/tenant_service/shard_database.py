@@ -1,0 +1,145 @@
+"""One shard's database and login role on its server. Every act may be repeated after an interruption.
+
+Whoever changes anything holds the database's lock (ServerAdmin.locked). The order is what isolates: nobody can connect before PUBLIC has lost its rights and the stamps are set.
+"""
+
+import uuid
+from typing import NamedTuple
+
+from psycopg2 import sql
+
+from shared.shards import FLEET_STAMP, PRACTICE_STAMP, shard_password
+from tenant_service.scram import DERIVED_ITERATIONS, scram_verifier
+from tenant_service.server_admin import AdminSession, Statement
+from tenant_service.templates import SHARD_GROUP
+
+CONNECTION_LIMIT = 8
+"""Sessions of one shard role: the connections that all patient-service processes may hold for one practice."""
+_ROLE_SETTINGS = {
+    # a group's settings aren't inherited, so each role has its own
+    "statement_timeout": "5s",
+    "lock_timeout": "2s",
+    "idle_in_transaction_session_timeout": "10s",
+}
+
+
+class StampedDatabase(NamedTuple):
+    """A shard that bears a fleet's stamp. `practice_id` is None when that stamp is missing or no UUID."""
+
+    database: str
+    practice_id: uuid.UUID | None
+    open: bool
+
+
+def clone(session: AdminSession, database: str, *, template: str) -> None:
+    """Makes the database, closed to everybody, unless it is there."""
+    if _is_open(session, database) is None:
+        session.run(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY wal_log ALLOW_CONNECTIONS false").format(
+                sql.Identifier(database), sql.Identifier(template)
+            )
+        )
+
+
+def open_to_its_role(
+    session: AdminSession, database: str, *, practice_id: uuid.UUID, fleet_id: uuid.UUID, key: bytes
+) -> None:
+    """Role, rights, stamps, then connections: in one transaction. The password is derived from `key`."""
+    name = sql.Identifier(database)
+    verifier = sql.Literal(scram_verifier(shard_password(key, database), iterations=DERIVED_ITERATIONS))
+    session.run(
+        *([] if _has_role(session, database) else [sql.SQL("CREATE ROLE {}").format(name)]),
+        sql.SQL("ALTER ROLE {} LOGIN PASSWORD {} CONNECTION LIMIT {}").format(
+            name, verifier, sql.Literal(CONNECTION_LIMIT)
+        ),
+        sql.SQL("GRANT {} TO {}").format(sql.Identifier(SHARD_GROUP), name),
+        *(
+            sql.SQL("ALTER ROLE {} SET {} = {}").format(name, sql.Identifier(setting), sql.Literal(value))
+            for setting, value in _ROLE_SETTINGS.items()
+        ),
+        sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name),
+        sql.SQL("GRANT CONNECT ON DATABASE {0} TO {0}").format(name),
+        _stamp(database, PRACTICE_STAMP, practice_id),
+        _stamp(database, FLEET_STAMP, fleet_id),
+        sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name),
+    )
+
+
+def _stamp(database: str, setting: str, value: uuid.UUID) -> Statement:
+    return sql.SQL("ALTER DATABASE {} SET {} = {}").format(
+        sql.Identifier(database), sql.Identifier(*setting.split(".")), sql.Literal(str(value))
+    )
+
+
+def lock_out(session: AdminSession, database: str) -> None:
+    """Ends the shard role's sessions and lets it log in no more; its data stays."""
+    if _has_role(session, database):
+        session.run(sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(database)))
+    _end_sessions(session, database)
+
+
+def close(session: AdminSession, database: str) -> None:
+    """Nobody can connect any more, and nobody is connected as the shard's role; its data stays."""
+    if _is_open(session, database):
+        session.run(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(database)))
+    _end_sessions(session, database)
+
+
+def _end_sessions(session: AdminSession, database: str) -> None:
+    query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND usename = %s"
+    session.rows(query, (database, database))
+
+
+def holds_rows(session: AdminSession, database: str) -> bool:
+    """Whether anybody ever stored anything in the shard. One that was never opened can't hold a row."""
+    if not _is_open(session, database):
+        return False
+    with session.inside(database) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables"
+            " WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+        )
+        for (table,) in cursor.fetchall():
+            cursor.execute(f"SELECT EXISTS (SELECT FROM {table})")  # noqa: S608 - quoted by format('%I')
+            if cursor.fetchall() == [(True,)]:
+                return True
+    return False
+
+
+def drop(session: AdminSession, database: str) -> None:
+    """Drops the database, whoever is connected, and its role."""
+    name = sql.Identifier(database)
+    session.run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
+    session.run(sql.SQL("DROP ROLE IF EXISTS {}").format(name))
+
+
+def stamped_with(session: AdminSession, fleet_id: uuid.UUID) -> dict[str, StampedDatabase]:
+    """The shards on a server that bear this fleet's stamp, by name."""
+    rows = session.rows(
+        "SELECT d.datname, d.datallowconn, s.setconfig FROM pg_database d"
+        " JOIN pg_db_role_setting s ON s.setdatabase = d.oid AND s.setrole = 0"
+        r" WHERE d.datname LIKE 'shard\_%%' AND %s = ANY (s.setconfig)",
+        (f"{FLEET_STAMP}={fleet_id}",),
+    )
+    found = {}
+    for database, is_open, settings in rows:
+        stamps = dict(setting.split("=", 1) for setting in settings)
+        found[database] = StampedDatabase(database, _uuid_or_none(stamps.get(PRACTICE_STAMP)), is_open)
+    return found
+
+
+def _uuid_or_none(text: str | None) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(text)
+    except (TypeError, ValueError):
+        return None
+
+
+def _is_open(session: AdminSession, database: str) -> bool | None:
+    """Whether the database takes connections; None when there is no such database."""
+    rows = session.rows("SELECT datallowconn FROM pg_database WHERE datname = %s", (database,))
+    return rows[0][0] if rows else None
+
+
+def _has_role(session: AdminSession, name: str) -> bool:
+    return bool(session.rows("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,)))

@@ -1,0 +1,61 @@
+"""The template that shards are cloned from: one for each server and revision. Nobody connects to it once it is whole.
+
+A clone carries its tables, their owner and the group's rights, but no right on the database itself.
+"""
+
+from psycopg2 import sql
+from sqlalchemy import create_engine
+from sqlalchemy.pool import StaticPool
+
+from tenant_service import migrating
+from tenant_service.server_admin import AdminSession, ServerAdmin
+
+SHARD_GROUP = "shard_rw"
+"""NOLOGIN role that holds the rights on a shard's tables; each shard's login role is its member."""
+
+
+def template_name() -> str:
+    """The template with the newest schema."""
+    return f"gowebbo_template_{migrating.head(migrating.SHARD)}"
+
+
+def is_ready(server: ServerAdmin) -> bool:
+    """Whether the template is there and whole. Raises OperationalError."""
+    with server.session() as session:
+        return _is_whole(session)
+
+
+def _is_whole(session: AdminSession) -> bool:
+    query = "SELECT 1 FROM pg_database WHERE datname = %s AND datistemplate AND NOT datallowconn"
+    return bool(session.rows(query, (template_name(),)))
+
+
+def ensure_template(server: ServerAdmin) -> None:
+    """Makes the template unless it is there; one that was left half-made is made anew. Takes about a second."""
+    if is_ready(server):
+        return
+    name = template_name()
+    database = sql.Identifier(name)
+    with server.locked(name) as session:
+        if _is_whole(session):
+            return
+        session.run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(database))
+        session.run(
+            sql.SQL(
+                "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER libc "
+                "LC_COLLATE 'C.UTF-8' LC_CTYPE 'C.UTF-8'"
+            ).format(database)
+        )
+        _migrate(session, name)
+        session.run(
+            sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database),
+            # the mark of a whole template, and from here on nobody can get in the way of a clone
+            sql.SQL("ALTER DATABASE {} IS_TEMPLATE true ALLOW_CONNECTIONS false").format(database),
+        )
+
+
+def _migrate(session: AdminSession, name: str) -> None:
+    with session.inside(name) as connection:
+        engine = create_engine("postgresql+psycopg2://", creator=lambda: connection, poolclass=StaticPool)
+        with engine.begin() as transaction:
+            migrating.upgrade(transaction, migrating.SHARD)
