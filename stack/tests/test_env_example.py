@@ -41,6 +41,8 @@ def test_nothing_is_in_the_example_that_nobody_reads():
     assert documented() - read_by_services() - STACK - ONE_PAIR_FOR_EACH_SERVER == set()
 
 
-@pytest.mark.parametrize("settings", set(settings_types()), ids=lambda one: f"{one.__module__}.{one.__qualname__}")
+@pytest.mark.parametrize(
+    "settings", sorted(set(settings_types()), key=repr), ids=lambda one: f"{one.__module__}.{one.__qualname__}"
+)
 def test_every_setting_says_what_it_is(settings):
     assert [name for name, field in settings.model_fields.items() if not field.description] == []

@@ -5,6 +5,8 @@ from pathlib import Path
 import psycopg2
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 
 def test_postgres_asks_for_a_password_on_every_connection(postgres):
@@ -26,5 +28,6 @@ def test_postgres_pid_is_the_postmaster_itself(postgres):
 def test_redis_asks_for_its_password(redis_server):
     with redis.Redis.from_url(redis_server.url) as client:
         assert client.ping()
-    with pytest.raises(redis.AuthenticationError), redis.Redis(port=redis_server.port) as stranger:
+    stranger = redis.Redis(port=redis_server.port, retry=Retry(NoBackoff(), 0))
+    with stranger, pytest.raises(redis.AuthenticationError):
         stranger.ping()

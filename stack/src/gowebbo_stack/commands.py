@@ -19,6 +19,8 @@ servers_app = typer.Typer(help="PostgreSQL servers that hold practices' database
 app.add_typer(practices_app, name="practices")
 app.add_typer(servers_app, name="servers")
 
+_PIPED_WIDTH = 1000  # nothing is folded where no terminal sets a limit
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of a table.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Don't ask.")]
 Url = Annotated[
@@ -127,10 +129,12 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    table = Table(*columns)
+    table = Table()
+    for column in columns:  # what is copied into other commands must stay in one piece
+        table.add_column(column, no_wrap=column in {"id", "database", "pid"}, overflow="fold")
     for row in rows:
         table.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
-    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+    Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH).print(table)
 
 
 def _fail(message: str) -> None:

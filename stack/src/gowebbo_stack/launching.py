@@ -114,7 +114,7 @@ def _nobodys_group() -> int:
 
 
 def _namespace_works() -> bool:
-    probe = Launch(command=["/bin/true"], environment={}, identity=Identity.NAMESPACE)
+    probe = Launch(command=["/bin/sh", "-c", ":"], environment={}, identity=Identity.NAMESPACE)
     try:
         return run(probe, timeout_s=10) == 0
     except (OSError, subprocess.SubprocessError):

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.message import EmailMessage
+from email.parser import BytesParser
 from html import escape
 from http import HTTPStatus
 from pathlib import Path
@@ -84,7 +85,7 @@ class Page:
             f'<tr><td><a href="/mail/{escape(file.name)}">{escape(_header(mail, "subject") or "(no subject)")}</a></td>'
             f"<td>{escape(_header(mail, 'to'))}</td><td>{escape(_header(mail, 'date'))}</td></tr>"
             for file in self._newest_files()
-            if (mail := _read(file)) is not None  # a mail without headers is false
+            if (mail := _read(file, headers_only=True)) is not None  # a mail without headers is false
         ]
         table = f"<table><tr><th>Subject</th><th>To</th><th>Date</th></tr>{''.join(rows)}</table>"
         return _page("Caught mail", f"<h1>Caught mail</h1>{table if rows else '<p>No mail yet.</p>'}")
@@ -103,12 +104,12 @@ class Page:
         return _NOT_FOUND
 
 
-def _read(file: Path) -> EmailMessage | None:
+def _read(file: Path, *, headers_only: bool = False) -> EmailMessage | None:
     try:
         content = file.read_bytes()
     except OSError:
         return None
-    mail = email.message_from_bytes(content, policy=email.policy.default)
+    mail = BytesParser(policy=email.policy.default).parsebytes(content, headersonly=headers_only)
     assert isinstance(mail, EmailMessage)
     return mail
 

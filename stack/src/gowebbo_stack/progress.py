@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -20,7 +21,9 @@ class _PatientConsole(Console):
     """A console whose reader may go away: the stack runs on, in silence."""
 
     def on_broken_pipe(self) -> None:
-        self.quiet = True
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
 
 
 class Progress:

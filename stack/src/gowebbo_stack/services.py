@@ -27,7 +27,7 @@ _STOPPING = {
     "tenant-service": (2, 2.5),
     "patient-service": (2, 2.5),
     "notifier": (2, 2.5),
-    "notifier-worker": (3, 1.5),
+    "notifier-worker": (3, 2.5),
     "mailbox": (4, 2.0),
 }
 

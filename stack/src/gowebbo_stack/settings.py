@@ -3,6 +3,7 @@
 Also decides which process is told what: a secret goes only to those that need it.
 """
 
+import ipaddress
 import json
 import os
 import re
@@ -119,7 +120,15 @@ def read_settings(given: Mapping[str, str]) -> Settings:
     faults += _secret_faults(given)
     if faults:
         raise SettingsError("Not started, the settings are faulty:\n" + "\n".join(f"  {fault}" for fault in faults))
-    return Settings(home_of(given), given, given.get("HOST", "127.0.0.1"), port, connections, servers)
+    return Settings(home_of(given), given, _host(given.get("HOST", "")), port, connections, servers)
+
+
+def _host(text: str) -> str:
+    """Return the address to listen on. Some shells and build tools put a machine's name into HOST: it is not meant."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return "127.0.0.1"
 
 
 def _number(given: Mapping[str, str], name: str, default: int, allowed: range, faults: list[str]) -> int:

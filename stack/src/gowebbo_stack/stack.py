@@ -92,7 +92,7 @@ class Stack:
 
     async def _start_server(self, name: str, server: Postgres | Valkey) -> None:
         postgres = isinstance(server, Postgres)
-        with self._progress.step("PostgreSQL" if postgres else "Valkey"):
+        with self._progress.step(name.replace("postgres", "PostgreSQL") if postgres else "Valkey"):
             await asyncio.to_thread(server.initialise)
             child = self._keep(
                 Program(

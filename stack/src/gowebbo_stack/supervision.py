@@ -119,7 +119,10 @@ class Child:
         self._on_change()
 
     def _launch(self) -> None:
-        self.program.before_start()
+        try:
+            self.program.before_start()
+        except OSError as error:
+            raise NotStartedError(f"{self.program.name} can't be started: {error}") from error
         self._process = _execute(self.program.name, self.program.launch)
         self._ended = self._reaper.ended(self._process)
         self._on_change()

@@ -1,0 +1,160 @@
+"""Who decides (environment, .env, first run) and who is told (only those that need it)."""
+
+import json
+import stat
+
+import pytest
+
+from gowebbo_stack import settings as module
+from gowebbo_stack.services import Addresses, Services
+from gowebbo_stack.settings import SettingsError, load_secrets, read_given, read_settings
+
+GOOD = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture
+def base(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "base_folder", lambda: tmp_path)
+    return tmp_path
+
+
+def read(**environment):
+    settings = read_settings(read_given(environment))
+    settings.home.prepare(enterable=False)
+    return settings
+
+
+def test_the_environment_beats_dotenv_and_dotenv_beats_generated_secrets(base):
+    (base / ".env").write_text(f"PORT=6001\nJWT_SECRET={GOOD}\nADMIN_PASSWORD=from-dot-env-file\nLOG_LEVEL=\n")
+    settings = read(PORT="6002", ADMIN_PASSWORD="from-environment")
+    secrets = load_secrets(settings)
+    assert settings.port == 6002
+    assert secrets["JWT_SECRET"] == GOOD
+    assert secrets["ADMIN_PASSWORD"] == "from-environment"
+    assert "LOG_LEVEL" not in settings.given, "an empty value is none"
+
+
+def test_a_secret_may_come_from_a_file(base):
+    (base / "jwt").write_text(GOOD + "\n")
+    assert load_secrets(read(JWT_SECRET_FILE=str(base / "jwt")))["JWT_SECRET"] == GOOD
+    with pytest.raises(SettingsError, match="SHARD_SECRET_FILE"):
+        read(SHARD_SECRET_FILE=str(base / "absent"))
+
+
+def test_generated_secrets_are_private_and_stay(base):
+    first = load_secrets(read())
+    file = base / ".gowebbo" / "secrets.json"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert load_secrets(read()) == first
+    assert len(set(first.values())) == len(first)
+    assert first["ADMIN_USER_NAME"] == "admin"
+
+
+def test_a_users_secret_is_not_kept_in_the_home(base):
+    load_secrets(read(JWT_SECRET=GOOD))
+    assert GOOD not in (base / ".gowebbo" / "secrets.json").read_text()
+
+
+def test_lost_secrets_are_not_replaced_while_data_needs_them(base):
+    settings = read()
+    settings.home.postgres("a").mkdir()
+    with pytest.raises(SettingsError, match="is missing"):
+        load_secrets(settings)
+
+
+def test_all_faults_are_told_at_once(base):
+    with pytest.raises(SettingsError) as caught:
+        read(PORT="http", EMBEDDED_SERVERS="0", JWT_SECRET="your_jwt_secret", ADMIN_PASSWORD="short")
+    for name in ("PORT", "EMBEDDED_SERVERS", "JWT_SECRET", "ADMIN_PASSWORD"):
+        assert f"  {name}:" in str(caught.value)
+    assert "your_jwt_secret" not in str(caught.value)
+
+
+def test_a_server_that_was_made_is_started_even_when_fewer_are_asked_for(base):
+    settings = read(EMBEDDED_SERVERS="2")
+    assert settings.server_keys == ["a", "b"]
+    settings.home.postgres("b").mkdir()
+    assert read().server_keys == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("given", "host"), [("0.0.0.0", "0.0.0.0"), ("x86_64-conda-linux-gnu", "127.0.0.1"), ("::1", "::1")]
+)
+def test_host_is_an_address(base, given, host):
+    assert read(HOST=given).host == host
+
+
+class Fake:
+    """A socket that is only asked for its number."""
+
+    def fileno(self):
+        return 9
+
+
+def launches(base, **environment):
+    """Return every process's environment by its name."""
+    settings = read(**environment)
+    secrets = load_secrets(settings)
+    services = Services(settings, secrets, Addresses({"a": 15001, "b": 15002}, 15003, 15004, base))
+    fake = Fake()
+    programs = [
+        services.gateway(fake, fake),
+        services.auth(fake),
+        services.tenant(fake),
+        services.patient(fake),
+        services.notifier(fake),
+        services.worker(),
+        services.mailbox(fake, fake),
+    ]
+    return secrets, {program.name: program.launch.environment for program in programs} | {
+        "prepare": services.prepare("a").environment,
+        "prepare-b": services.prepare("b").environment,
+    }
+
+
+NEEDED = {
+    "JWT_SECRET": {"auth-service"},
+    "SHARD_SECRET": {"tenant-service", "patient-service"},
+    "ADMIN_PASSWORD": {"gateway"},
+    "AUTH_DB_PASS": {"auth-service", "prepare", "prepare-b"},
+    "TENANT_DB_PASS": {"tenant-service", "prepare", "prepare-b"},
+    "POSTGRES_PASSWORD": {"prepare", "prepare-b"},
+    "REDIS_PASS": {"auth-service", "notifier", "notifier-worker"},
+}
+
+
+def test_each_process_gets_only_the_secrets_it_needs(base):
+    secrets, environments = launches(base, JWT_SECRET=GOOD, ADMIN_PASSWORD="a-good-password")
+    for secret, needed in NEEDED.items():
+        holders = {name for name, environment in environments.items() if secrets[secret] in environment.values()}
+        assert holders == needed, secret
+
+
+def test_settings_reach_the_services_and_foreign_addresses_do_not(base):
+    _, environments = launches(
+        base, TOKEN_EXPIRE_IN="30m", DB_HOST="elsewhere", REDIS_HOST="elsewhere", SERVER_C_PASS="pass of c"
+    )
+    for name, environment in environments.items():
+        assert environment["TOKEN_EXPIRE_IN"] == "30m"
+        assert environment["BCRYPT_COST"] == "10"
+        assert "elsewhere" not in environment.values()
+        assert ("SERVER_C_PASS" in environment) == (name == "tenant-service")
+    assert environments["tenant-service"]["SHARD_SERVERS"] == "a=127.0.0.1:15001,b=127.0.0.1:15002"
+    assert launches(base, BCRYPT_COST="12")[1]["auth-service"]["BCRYPT_COST"] == "12"
+
+
+def test_mail_is_caught_unless_a_host_is_named(base):
+    caught = launches(base, EMAIL_USER="someone@gmail.com", EMAIL_PASS="their-password")[1]["notifier-worker"]
+    assert (caught["EMAIL_HOST"], caught["EMAIL_PORT"], caught["EMAIL_SECURITY"]) == ("127.0.0.1", "15004", "none")
+    assert "EMAIL_PASS" not in caught
+    sent = launches(base, EMAIL_HOST="smtp.example.com", EMAIL_USER="someone", EMAIL_PASS="p")[1]["notifier-worker"]
+    assert (sent["EMAIL_HOST"], sent["EMAIL_USER"], sent["EMAIL_PASS"]) == ("smtp.example.com", "someone", "p")
+
+
+def test_damaged_secrets_are_named(base):
+    settings = read()
+    settings.home.secrets.write_text("{")
+    with pytest.raises(SettingsError, match="damaged"):
+        load_secrets(settings)
+    settings.home.secrets.write_text(json.dumps({"JWT_SECRET": GOOD}))
+    assert load_secrets(settings)["JWT_SECRET"] == GOOD
