@@ -1,5 +1,7 @@
 """`python -m gateway`."""
 
+from contextlib import suppress
+
 import uvloop
 
 from gateway.config import Settings
@@ -12,7 +14,8 @@ def main() -> None:
     """Runs the gateway until a signal ends it."""
     settings = load(Settings)
     configure_logs("gateway", level=settings.log_level)
-    uvloop.run(serve(settings))
+    with suppress(KeyboardInterrupt):  # Ctrl-C is a way to end it, not a fault
+        uvloop.run(serve(settings))
 
 
 if __name__ == "__main__":

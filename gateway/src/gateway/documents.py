@@ -75,34 +75,31 @@ async def _part(asker: Asker) -> Document:
 
 def merge(parts: Mapping[Service, Document]) -> Document:
     """One document of the services' ones."""
-    paths: dict[str, Document] = {}
+    described = list(_described(parts))
     needed: dict[Service, dict[Name, Any]] = {service: {} for service in parts}
-    for route in ROUTES:
-        operation = _operation(parts.get(route.service, {}), route)
-        if operation is None:
-            _log.warning("route_not_documented", method=route.method, route=route.template)
-            continue
-        path, described = operation
-        needed[route.service] |= _closure(parts[route.service], described)
-        paths.setdefault(path, {})[route.method.lower()] = (
-            route.service,
-            {**described, "security": _SECURITY[route.access]},
-        )
+    for route, _, operation in described:
+        needed[route.service] |= _closure(parts[route.service], operation)
     names = _names(needed)
+    paths: Document = {}
+    for route, path, operation in described:
+        shown = {**operation, "security": _SECURITY[route.access]}
+        paths.setdefault(path, {})[route.method.lower()] = _renamed(shown, names[route.service])
     components: Document = {"securitySchemes": _SCHEMES}
     for service, found in needed.items():
         for (section, name), component in found.items():
             renamed = names[service][section, name]
             components.setdefault(section, {})[renamed] = _renamed(component, names[service])
-    return {
-        "openapi": "3.1.0",
-        "info": _INFO,
-        "paths": {
-            path: {method: _renamed(described, names[service]) for method, (service, described) in operations.items()}
-            for path, operations in paths.items()
-        },
-        "components": components,
-    }
+    return {"openapi": "3.1.0", "info": _INFO, "paths": paths, "components": components}
+
+
+def _described(parts: Mapping[Service, Document]) -> Iterator[tuple[Route, str, Document]]:
+    """Every route of the table with its path and operation in the service's document."""
+    for route in ROUTES:
+        found = _operation(parts.get(route.service, {}), route)
+        if found:
+            yield (route, *found)
+        elif not route.is_alias:
+            _log.warning("route_not_documented", method=route.method, route=route.template)
 
 
 def _operation(part: Document, route: Route) -> tuple[str, Document] | None:

@@ -17,9 +17,12 @@ from shared.ids import request_id_of
 MAX_URL_BYTES = 16 * 1024
 MAX_HEADER_BYTES = 64 * 1024
 MAX_HEADERS = 200
+MAX_FRAMING_BYTES = 1024 * 1024
+"""What chunk sizes, chunk extensions and trailers of one body may add up to: the parser keeps an endless trailer."""
 HEAD_TIMEOUT_S = 10.0
 """A head must be complete within this time after its first byte, the first one after the connection was made."""
 _MAX_HEAD_BYTES = MAX_URL_BYTES + MAX_HEADER_BYTES
+_BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 _HEADER_OVERHEAD_BYTES = len(": \r\n")
 
 
@@ -27,6 +30,7 @@ class EdgeProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol with limits. A well-behaved request pays a few comparisons for them."""
 
     _head_bytes = 0
+    _framing_bytes = 0
     _in_head = True
     _head_timer: asyncio.TimerHandle | None = None
     _refusal: ServiceError | None = None
@@ -44,9 +48,12 @@ class EdgeProtocol(HttpToolsProtocol):
             return
         # an upper bound that costs nothing: what came in since the read in which this head began
         self._head_bytes = self._head_bytes + len(data) if self._in_head else len(data)
+        self._framing_bytes += len(data)
         super().data_received(data)
         if self._refusal or not self._in_head or self.transport.is_closing():
             self._stop_timer()
+            if self._framing_bytes > MAX_FRAMING_BYTES and not self._refusal:
+                self._refuse(MalformedRequestError())
         elif self._head_bytes > _MAX_HEAD_BYTES:  # one endless header: the parser tells nothing before its end
             self._refuse(HeadersTooLargeError())
         elif self._head_timer is None:
@@ -54,6 +61,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._in_head = True
+        self._framing_bytes = 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -68,11 +76,27 @@ class EdgeProtocol(HttpToolsProtocol):
             and sum(len(name) + len(value) + _HEADER_OVERHEAD_BYTES for name, value in self.headers) > MAX_HEADER_BYTES
         ):
             self._abandon(HeadersTooLargeError())
+        upgrade = self.parser.should_upgrade()
+        if upgrade:
+            self._ignore_upgrade()
         super().on_headers_complete()
+        if upgrade:
+            self.cycle.keep_alive = False
+        self.headers = []  # trailers are collected there, and must not be taken for headers (RFC 9110, 6.5.1)
+
+    def on_body(self, body: bytes) -> None:
+        self._framing_bytes -= len(body)
+        super().on_body(body)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words stay inside
         """What uvicorn calls when the parser gave up."""
         self._refuse(self._refusal or MalformedRequestError())
+
+    def _ignore_upgrade(self) -> None:
+        """There is nothing to upgrade to, and the parser reads nothing after such a head: neither body nor request."""
+        sizes = {value for name, value in self.headers if name in _BODY_HEADERS}
+        if sizes - {b"0"}:
+            self._abandon(MalformedRequestError("A request with a body can't ask for another protocol."))
 
     def _abandon(self, error: ServiceError) -> None:
         """Makes the parser give up; `send_400_response` follows."""
@@ -82,12 +106,21 @@ class EdgeProtocol(HttpToolsProtocol):
     def _refuse(self, error: ServiceError) -> None:
         self._refusal = error
         self._stop_timer()
-        if self.transport.is_closing():
-            return
-        # while an earlier request of this connection is being answered, bytes written now would be taken for its answer
         if self.cycle is None or self.cycle.response_complete:
+            self._answer(error)
+        elif self.cycle.more_body:  # broken is the body of the request that is being answered
+            self.transport.close()
+        # else an earlier request is still being answered, and this one is when that is done
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._refusal and self.cycle.response_complete:
+            self._answer(self._refusal)
+
+    def _answer(self, error: ServiceError) -> None:
+        if not self.transport.is_closing():
             self.transport.write(_rendered(error))
-        self.transport.close()
+            self.transport.close()
 
     def _start_timer(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_is_late)

@@ -35,7 +35,7 @@ class Exchange:
     head: Head
     route: Route
     address: str
-    called: bool = False
+    body: RequestBody | None = None
     answered: bool = False
     client_gone: bool = False
 
@@ -70,14 +70,14 @@ class Forwarder:
                 raise ClientGoneError from None
             if exchange.answered:
                 raise AnswerCutError from fault
-            if not exchange.called:
+            if not (exchange.body and exchange.body.is_read):  # the client's fault, which mustn't open the circuit
                 raise RequestTimeoutError from fault
             self._lines[exchange.route.service].breaker.failed()
             raise UpstreamTimeoutError from fault
 
     async def _carry(self, exchange: Exchange, deadline: asyncio.Timeout) -> int:
         caller = await self._authenticator.caller(exchange.route, exchange.head, exchange.address)
-        body = RequestBody(exchange.receive, exchange.head)
+        body = exchange.body = RequestBody(exchange.receive, exchange.head)
         await body.fill()
         watcher = asyncio.create_task(_watch(exchange, body, deadline))
         try:
@@ -110,7 +110,6 @@ class Forwarder:
     async def _call(self, exchange: Exchange, caller: Caller, body: RequestBody) -> Answer:
         scope = exchange.scope
         query = scope["query_string"]
-        exchange.called = True
         return await self._lines[exchange.route.service].call(
             scope["method"],
             scope["raw_path"] + b"?" + query if query else scope["raw_path"],

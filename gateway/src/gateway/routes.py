@@ -35,6 +35,8 @@ class Route:
     template: str
     service: Service
     access: Access = Access.BEARER
+    is_alias: bool = False
+    """An older address of a route; its service may leave it out of the document."""
 
     @property
     def needs_shard(self) -> bool:
@@ -45,8 +47,8 @@ class Route:
 ROUTES = (
     Route("POST", "/api/v1/practices/signup", Service.AUTH, Access.PUBLIC),
     Route("POST", "/api/v1/practices/login", Service.AUTH, Access.PUBLIC),
-    Route("POST", "/api/v1/signup", Service.AUTH, Access.PUBLIC),
-    Route("POST", "/api/v1/login", Service.AUTH, Access.PUBLIC),
+    Route("POST", "/api/v1/signup", Service.AUTH, Access.PUBLIC, is_alias=True),
+    Route("POST", "/api/v1/login", Service.AUTH, Access.PUBLIC, is_alias=True),
     Route("POST", "/api/v1/auth/refresh", Service.AUTH, Access.PUBLIC),
     Route("POST", "/api/v1/auth/logout", Service.AUTH),
     Route("GET", "/api/v1/practices", Service.AUTH, Access.BEARER_OR_ADMIN),

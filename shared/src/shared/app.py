@@ -29,8 +29,8 @@ _STATUS_ERRORS: dict[int, type[errors.ServiceError]] = {
 _log = get_logger()
 
 
-def caller_of(request: Request) -> Caller:
-    """The verified caller that the door left."""
+async def caller_of(request: Request) -> Caller:
+    """The verified caller that the door left. A coroutine, because FastAPI runs plain functions in a thread."""
     caller = request.scope["state"]["caller"]
     assert isinstance(caller, Caller)
     return caller

@@ -6,7 +6,8 @@ A static event name and ids; never bodies, secrets or patient data.
 import logging
 import sys
 import traceback
-from typing import Any
+from contextlib import suppress
+from typing import Any, TextIO, cast
 
 import orjson
 import structlog
@@ -22,7 +23,7 @@ def configure_logs(service: str, *, level: str = "INFO") -> None:
             structlog.processors.JSONRenderer(serializer=_dumps),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stdout),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Output())),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(service=service)
@@ -51,6 +52,18 @@ def describe_fault(fault: BaseException) -> dict[str, Any]:
 
 def _dumps(record: Any, **_: Any) -> str:
     return orjson.dumps(record, default=str).decode()
+
+
+class _Output:
+    """Standard output, except that a full disk or a closed pipe costs the line and not the request that wrote it."""
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            sys.stdout.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            sys.stdout.flush()
 
 
 class _ForeignHandler(logging.Handler):

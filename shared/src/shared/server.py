@@ -1,6 +1,7 @@
 """Starts an application on uvicorn: on an inherited socket when the stack hands one over, else on host and port."""
 
 import socket
+from contextlib import suppress
 
 import uvicorn
 import uvloop
@@ -42,4 +43,5 @@ def inherited_sockets(fd: int | None) -> list[socket.socket] | None:
 
 def serve(app: ASGIApp, *, host: str, port: int, fd: int | None) -> None:
     """Runs until SIGTERM or SIGINT."""
-    uvloop.run(make_server(app, host=host, port=port).serve(sockets=inherited_sockets(fd)))
+    with suppress(KeyboardInterrupt):  # Ctrl-C is a way to end it, not a fault
+        uvloop.run(make_server(app, host=host, port=port).serve(sockets=inherited_sockets(fd)))

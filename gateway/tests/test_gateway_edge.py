@@ -1,0 +1,301 @@
+"""Over raw sockets: what isn't HTTP, isn't a known address, or is too large, is answered here and goes nowhere."""
+
+import asyncio
+import json
+import socket
+import time
+
+import pytest
+from gateway_stand import PRACTICE, Stand, eventually
+from starlette.responses import Response
+
+from gateway import edge
+
+PATIENTS = "/api/v1/patients"
+
+
+def _answers(raw: bytes) -> list[int]:
+    """The statuses of the answers in a stream of bytes."""
+    return [int(part[:3]) for part in raw.split(b"HTTP/1.1 ")[1:]]
+
+
+def _nothing_was_forwarded(stand: Stand) -> bool:
+    """Beside what the gateway asks itself."""
+    own = ("/internal/changes", "/.well-known/jwks.json", f"/internal/shards/{PRACTICE}")
+    return not [path for service in stand.services.values() for path in service.seen if path not in own]
+
+
+TARGETS = [
+    "/internal/secrets",
+    "//internal/secrets",
+    "/internal//shards",
+    "/internal/../internal/shards/x",
+    "/api/../internal/secrets",
+    "/api/v1/../../internal/secrets",
+    "/api/v1/patients/../../../internal/secrets",
+    "/api/v1/patients/..%2f..%2f..%2finternal/secrets",
+    "/api/v1/patients/%2e%2e/%2e%2e/internal",
+    "/api/v1/patients/%2e%2e%2finternal",
+    "/api/v1/patients/..",
+    "/api/v1/patients/.",
+    "/api/v1/patients/%2e",
+    "/api/v1/patients/%00",
+    "/api/v1/patients/%5c..%5cinternal",
+    "/api/v1/patients/..\\internal",
+    "/api/v1/patients/..;/internal",
+    "/api/v1/patients/x/restore/../../../internal",
+    "/api/v1/patients//x",
+    "/api/v1/patients/",
+    "/api/v1/patients/x/",
+    "/api/v1//patients",
+    "//api/v1/patients",
+    "/./api/v1/patients",
+    "/API/v1/patients",
+    "/api/v1/patients%20",
+    "/api/v1/patients%2f",
+    "/%61pi/v1/patients",
+    "/api/v1/%70atients",
+    "/api%2fv1%2fpatients",
+    "/api/v1/patients;a=b",
+    "/api/v1/patients%3f",
+    "/api/v1/patients%23",
+    "/internal%2fsecrets",
+    "/%69nternal/changes",
+    "/INTERNAL/secrets",
+    "/livez/../internal/secrets",
+    "/docs/static/../../internal/secrets",
+    "/docs/static/..%2f..%2finternal",
+    "/docs/static/%2e%2e/core.py",
+    "http://patient-service/internal/secrets",
+    "http://127.0.0.1/internal/secrets",
+    "http://x@evil/internal/secrets",
+    "http:///internal/secrets",
+    "ftp://evil/internal/secrets",
+    "http://evil",
+    "evil",
+    "*",
+    "",
+    "?/api/v1/patients",
+    "#/api/v1/patients",
+]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_a_confused_path_reaches_no_service(stand: Stand, method: str) -> None:
+    token = stand.bearer()["Authorization"]
+    allowed = {400, 404, 405}
+    for target in TARGETS:
+        stand.raw(_request(method, target, token))
+        answer = stand.raw(_request(method, target, token))
+        assert _answers(answer), target
+        assert set(_answers(answer)) <= allowed, (target, answer[:200])
+    assert _nothing_was_forwarded(stand)
+
+
+def _request(method: str, target: str, token: str, more: str = "") -> bytes:
+    head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: {token}\r\n{more}\r\n"
+    return head.encode("latin-1")
+
+
+@pytest.mark.parametrize(
+    "host", ["patient-service", "127.0.0.1:1", "internal", "a, b", "x\r\nHost: y", "[::1]", "evil/internal/"]
+)
+@pytest.mark.parametrize("target", [PATIENTS, f"http://evil{PATIENTS}", f"http://evil{PATIENTS}?a=http://x/internal"])
+def test_neither_host_nor_absolute_form_decides_where_a_call_goes(stand: Stand, host: str, target: str) -> None:
+    token = stand.bearer()["Authorization"]
+    request = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nAuthorization: {token}\r\n\r\n"
+    assert _answers(stand.raw(request.encode())) == [200]
+    assert [call.target.split("?")[0] for call in stand.patient.calls] == [PATIENTS]
+    assert stand.patient.calls[0].header("host") == "service"
+
+
+SMUGGLED = "GET /internal/secrets HTTP/1.1\r\nHost: x\r\n\r\n"
+FRAMINGS = {
+    "CL and TE": "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nG",
+    "TE and CL": "Transfer-Encoding: chunked\r\nContent-Length: 6\r\n\r\n0\r\n\r\nG",
+    "two CL": "Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+    "two equal CL": "Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+    "CL list": "Content-Length: 5, 5\r\n\r\nhello",
+    "CL with a sign": "Content-Length: +5\r\n\r\nhello",
+    "negative CL": "Content-Length: -5\r\n\r\nhello",
+    "hexadecimal CL": "Content-Length: 0x5\r\n\r\nhello",
+    "CL with an underscore": "Content-Length: 1_0\r\n\r\n0123456789",
+    "huge CL": "Content-Length: 99999999999999999999999\r\n\r\nhello",
+    "empty CL": "Content-Length:\r\n\r\n",
+    "space before the colon": "Content-Length : 5\r\n\r\nhello",
+    "TE with a tab": "Transfer-Encoding:\tchunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+    "TE xchunked": "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "TE identity": "Transfer-Encoding: identity\r\nContent-Length: 5\r\n\r\nhello",
+    "TE chunked, identity": "Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    "folded header": "X-A: b\r\n Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+    "bare LF": "Content-Length: 5\nTransfer-Encoding: chunked\n\n0\n\n",
+    "bare CR": "X: a\rTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\nhello",
+    "NUL in a header": "X: a\0b\r\nContent-Length: 5\r\n\r\nhello",
+    "bad chunk size": "Transfer-Encoding: chunked\r\n\r\nzz\r\nhello\r\n0\r\n\r\n",
+    "chunk size with a sign": "Transfer-Encoding: chunked\r\n\r\n+5\r\nhello\r\n0\r\n\r\n",
+    "chunk size 0x5": "Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n",
+    "overflowing chunk size": "Transfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFF\r\nhello\r\n0\r\n\r\n",
+    "chunk longer than said": "Transfer-Encoding: chunked\r\n\r\n3\r\nhello\r\n0\r\n\r\n",
+    "chunk ends in LF": "Transfer-Encoding: chunked\r\n\r\n5\nhello\n0\n\n",
+    "obs-fold TE": "Transfer-Encoding:\r\n chunked\r\nContent-Length: 5\r\n\r\nhello",
+    "no header name": ": x\r\nContent-Length: 5\r\n\r\nhello",
+    "control byte in a name": "X\x01Y: 1\r\nContent-Length: 5\r\n\r\nhello",
+}
+
+
+@pytest.mark.parametrize("name", FRAMINGS)
+def test_an_ambiguous_frame_smuggles_nothing(stand: Stand, name: str) -> None:
+    """Whatever follows such a request is never taken for a request to a service (RFC 9112, 11.2)."""
+    head = f"POST /api/v1/practices/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{FRAMINGS[name]}"
+    answers = _answers(stand.raw((head + SMUGGLED).encode("latin-1")))
+    assert 200 not in answers[1:]
+    assert all(400 <= status < 500 for status in answers) or name in {"TE with a tab", "empty CL"}
+    assert "/internal/secrets" not in stand.auth.seen
+    assert len(stand.auth.calls) <= 1
+
+
+def test_pipelined_requests_are_answered_in_order(stand: Stand) -> None:
+    token = stand.bearer()["Authorization"]
+    requests = [f"GET {PATIENTS}?n={n} HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\n\r\n" for n in range(3)]
+    requests.append("GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert _answers(stand.raw("".join(requests).encode())) == [200, 200, 200, 200]
+    assert [call.target for call in stand.patient.calls] == [f"{PATIENTS}?n={n}" for n in range(3)]
+
+
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT", "OPTIONS", "HEAD", "PROPFIND", "PURGE"])
+def test_other_methods_are_not_forwarded(stand: Stand, method: str) -> None:
+    token = stand.bearer()["Authorization"]
+    [status] = _answers(stand.raw(_request(method, PATIENTS, token)))
+    assert status in {400, 405}
+    assert _nothing_was_forwarded(stand)
+
+
+@pytest.mark.parametrize("protocol", ["websocket", "h2c", "TLS/1.0"])
+def test_an_upgrade_is_ignored_and_nothing_after_it_is_read(stand: Stand, protocol: str) -> None:
+    token = stand.bearer()["Authorization"]
+    more = f"Connection: Upgrade\r\nUpgrade: {protocol}\r\n"
+    raw = stand.raw(_request("GET", PATIENTS, token, more).replace(b"Connection: close\r\n", b"") + SMUGGLED.encode())
+    assert _answers(raw) == [200]
+    [call] = stand.patient.calls
+    assert call.header("upgrade") is None
+    with_body = _request("POST", PATIENTS, token, f"{more}Content-Length: 2\r\n") + b"{}"
+    _assert_refused(stand.raw(with_body), 400, "/errors/malformed-request")
+
+
+def test_trailers_are_not_headers(stand: Stand) -> None:
+    token = stand.bearer()["Authorization"]
+    head = f"POST {PATIENTS} HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\nTransfer-Encoding: chunked\r\n"
+    trailers = "X-Trailer: 1\r\nX-Shard: evil\r\nX-Request-Id: from-a-trailer\r\n"
+    body = f"Content-Type: application/json\r\nConnection: close\r\n\r\n2\r\n{{}}\r\n0\r\n{trailers}\r\n"
+    assert _answers(stand.raw((head + body).encode())) == [200]
+    [call] = stand.patient.calls
+    assert (call.body, call.header("x-trailer")) == (b"{}", None)
+    assert call.header("x-request-id") != "from-a-trailer"
+
+
+@pytest.mark.parametrize("start", ["0\r\nX-Endless: ", "1;endless="], ids=["trailer", "chunk extension"])
+def test_endless_framing_of_a_body_is_given_up(stand: Stand, start: str) -> None:
+    token = stand.bearer()["Authorization"]
+    head = f"POST {PATIENTS} HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = stand.raw(f"{head}{start}".encode() + b"a" * 5_000_000)
+    assert set(_answers(answer)) <= {400}
+    assert stand.patient.calls == []
+
+
+def test_a_long_address_is_414(stand: Stand) -> None:
+    answer = stand.raw(f"GET {PATIENTS}?{'a' * edge.MAX_URL_BYTES} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    _assert_refused(answer, 414, "/errors/uri-too-long")
+
+
+def test_an_address_below_the_limit_passes(stand: Stand) -> None:
+    query = "a" * (edge.MAX_URL_BYTES - len(PATIENTS) - 1)
+    assert stand.client.get(f"{PATIENTS}?{query}", headers=stand.bearer()).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "".join(f"X-{n}: 1\r\n" for n in range(201)),
+        "".join(f"X-{n}: {'a' * 1000}\r\n" for n in range(70)),
+        f"X-One: {'a' * 65536}\r\n",
+    ],
+    ids=["201 headers", "70 KB in many", "64 KB in one"],
+)
+def test_too_large_a_head_is_431(stand: Stand, headers: str) -> None:
+    answer = stand.raw(f"GET {PATIENTS} HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode())
+    _assert_refused(answer, 431, "/errors/headers-too-large")
+    assert stand.patient.calls == []
+
+
+def test_an_endless_header_is_431_before_it_ends(stand: Stand) -> None:
+    answer = stand.raw(b"GET / HTTP/1.1\r\nX-Endless: " + b"a" * 3_000_000)
+    _assert_refused(answer, 431, "/errors/headers-too-large")
+
+
+def test_200_headers_of_60_kb_pass(stand: Stand) -> None:
+    headers = {**stand.bearer(), **{f"X-{n}": "a" * 280 for n in range(190)}}
+    assert stand.client.get(PATIENTS, headers=headers).status_code == 200
+    assert stand.patient.calls[0].header("x-189") == "a" * 280
+
+
+def test_what_is_no_http_is_400_in_the_products_form(stand: Stand) -> None:
+    for data in (
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello tls\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET\r\n\r\n",
+    ):
+        _assert_refused(stand.raw(data), 400, "/errors/malformed-request")
+
+
+def _assert_refused(raw: bytes, status: int, error: str) -> None:
+    head, _, body = raw.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    lines = head.lower().split(b"\r\n")
+    assert b"connection: close" in lines
+    assert b"cache-control: no-store" in lines
+    document = json.loads(body)
+    assert (document["success"], document["status"], document["type"]) == (False, status, error)
+    assert f"x-request-id: {document['instance']}".encode() in lines
+
+
+def test_a_broken_second_request_does_not_answer_for_the_first(stand: Stand) -> None:
+    """The first one is still being answered when garbage arrives: both are answered, in their order."""
+
+    async def slow(_):
+        await asyncio.sleep(0.5)
+        return Response(b"late")
+
+    stand.patient.answers["GET", PATIENTS] = slow
+    token = stand.bearer()["Authorization"]
+    answer = stand.raw(f"GET {PATIENTS} HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\n\r\nGARBAGE\r\n\r\n".encode())
+    first, _, rest = answer.partition(b"late")
+    assert first.startswith(b"HTTP/1.1 200 ")
+    _assert_refused(rest, 400, "/errors/malformed-request")
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET ", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "], ids=["nothing", "a word", "a header"]
+)
+def test_a_head_that_never_ends_is_given_up(stand: Stand, sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "HEAD_TIMEOUT_S", 0.3)
+    _assert_refused(stand.raw(sent), 408, "/errors/request-timeout")
+
+
+def test_dripping_bytes_does_not_keep_a_head_alive(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "HEAD_TIMEOUT_S", 0.5)
+    with socket.create_connection(("127.0.0.1", stand.port), timeout=10) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n")
+        deadline = time.monotonic() + 10
+
+        def closed() -> bool:
+            try:
+                connection.sendall(b"X: y\r\n")
+                connection.settimeout(0.05)
+                return bool(connection.recv(1000))
+            except TimeoutError:
+                return False
+            except ConnectionError:
+                return True
+
+        eventually(closed)
+        assert time.monotonic() < deadline

@@ -1,0 +1,306 @@
+"""Services that are gone, slow, cut off or moved, and clients that leave: a clear answer in time, nothing leaks."""
+
+import asyncio
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from gateway_stand import PRACTICE, SHARD, Signer, Stand, constant, eventually
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from gateway.breaker import FAILURES_TO_OPEN
+from gateway.routes import Service
+
+PATIENTS = "/api/v1/patients"
+
+
+async def _hang(_: Request) -> Response:
+    await asyncio.sleep(60)
+    return Response()
+
+
+def _slots_in_use(stand: Stand, service: Service = Service.PATIENT) -> int:
+    pool = stand.gateway.app._forwarder._lines[service]._upstream._transport._pool
+    return len([c for c in pool.connections if not c.is_idle()]) + len(pool._requests)
+
+
+def test_a_hung_service_is_504_in_time_and_others_work(make_stand) -> None:
+    stand = make_stand(call_timeout_s=0.5)
+    stand.patient.answers["GET", PATIENTS] = _hang
+    answer = stand.client.get(PATIENTS, headers=stand.bearer())
+    assert (answer.status_code, answer.json()["type"]) == (504, "/errors/upstream-timeout")
+    assert stand.client.post("/api/v1/login", json={}).status_code == 200
+    eventually(lambda: stand.patient.cancelled or _slots_in_use(stand) == 0)
+    assert _slots_in_use(stand) == 0
+
+
+def test_a_client_that_goes_away_cancels_the_call(make_stand) -> None:
+    """The service notices: its connection is cut."""
+    stand = make_stand()
+    left = threading.Event()
+
+    async def wait_for_disconnect(request: Request) -> Response:
+        while not await request.is_disconnected():  # noqa: ASYNC110 - Starlette offers nothing to wait for
+            await asyncio.sleep(0.01)
+        left.set()
+        return Response()
+
+    stand.patient.answers["GET", PATIENTS] = wait_for_disconnect
+    stand.patient.answers["POST", PATIENTS] = wait_for_disconnect
+    for body in ("", "{}", "x" * 200_000):
+        left.clear()
+        stand.patient.calls.clear()
+        with socket.create_connection(("127.0.0.1", stand.port)) as connection:
+            head = f"{'POST' if body else 'GET'} {PATIENTS} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            length = f"Content-Length: {len(body)}\r\n" if body else ""
+            connection.sendall(f"{head}{length}Authorization: {stand.bearer()['Authorization']}\r\n\r\n{body}".encode())
+            eventually(lambda: stand.patient.calls)
+        assert left.wait(10)
+    eventually(lambda: _slots_in_use(stand) == 0)
+    stand.patient.answers.clear()
+    assert stand.client.get(PATIENTS, headers=stand.bearer()).status_code == 200
+
+
+def test_a_client_that_goes_away_in_mid_body_leaves_nothing_behind(stand: Stand) -> None:
+    for size, sent in ((100, 10), (500_000, 100_000)):
+        with socket.create_connection(("127.0.0.1", stand.port)) as connection:
+            head = (
+                f"POST {PATIENTS} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n"
+            )
+            connection.sendall(f"{head}Authorization: {stand.bearer()['Authorization']}\r\n\r\n{'x' * sent}".encode())
+    eventually(lambda: _slots_in_use(stand) == 0)
+    assert [call for call in stand.patient.calls if call.body] == []
+
+
+def test_random_aborts_leak_no_connection(make_stand) -> None:
+    """encode/httpx#3782 is the known leak; the pool must work as before afterwards."""
+    stand = make_stand()
+
+    async def slowly(_: Request) -> Response:
+        async def pieces():
+            for _ in range(5):
+                await asyncio.sleep(0.002)
+                yield b"x" * 1000
+
+        await asyncio.sleep(0.005)
+        return StreamingResponse(pieces())
+
+    stand.patient.answers["GET", PATIENTS] = slowly
+    request = f"GET {PATIENTS} HTTP/1.1\r\nHost: x\r\nAuthorization: {stand.bearer()['Authorization']}\r\n\r\n".encode()
+
+    def abort(number: int) -> None:
+        with socket.create_connection(("127.0.0.1", stand.port)) as connection:
+            connection.sendall(request)
+            time.sleep(number % 17 / 1000)
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(abort, range(600)))
+    eventually(lambda: _slots_in_use(stand) == 0)
+    with ThreadPoolExecutor(16) as pool:
+        headers = stand.bearer()
+        statuses = list(pool.map(lambda _: stand.client.get(PATIENTS, headers=headers).status_code, range(150)))
+    assert set(statuses) == {200}
+
+
+def test_a_service_that_is_down_is_503_and_works_again_when_it_is_back(make_stand) -> None:
+    stand = make_stand()
+    stand.stop_service("patient")
+    answer = stand.client.get(PATIENTS, headers=stand.bearer())
+    assert answer.status_code in {502, 503}
+    assert int(answer.headers["retry-after"]) >= 1
+    assert stand.client.post("/api/v1/login", json={}).status_code == 200
+    stand.start_service("patient")
+    eventually(lambda: stand.client.get(PATIENTS, headers=stand.bearer()).status_code == 200)
+
+
+def test_the_circuit_opens_after_failures_and_closes_after_recovery(make_stand) -> None:
+    stand = make_stand()
+    headers = stand.bearer()
+    stand.client.get(PATIENTS, headers=headers)
+    stand.stop_service("patient")
+    types = [stand.client.get(PATIENTS, headers=headers).json()["type"] for _ in range(FAILURES_TO_OPEN + 3)]
+    assert types[-1] == "/errors/circuit-open"
+    assert "/errors/circuit-open" not in types[:FAILURES_TO_OPEN]
+    stand.start_service("patient")
+    eventually(lambda: stand.client.get(PATIENTS, headers=headers).status_code == 200)
+    assert {stand.client.get(PATIENTS, headers=headers).status_code for _ in range(5)} == {200}
+
+
+@pytest.mark.parametrize(("method", "executed"), [("GET", 2), ("POST", 1), ("DELETE", 1), ("PUT", 1), ("PATCH", 1)])
+def test_only_a_read_is_tried_again_when_the_service_breaks_off(make_stand, method: str, executed: int) -> None:
+    """A service killed in mid-POST has executed it at most once."""
+    stand = make_stand()
+    target = PATIENTS if method in {"GET", "POST"} else f"{PATIENTS}/x"
+    times = []
+
+    async def break_off(request: Request) -> Response:
+        times.append(1)
+        server, _ = stand._servers["patient"]
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0.2)
+        return Response()
+
+    stand.patient.answers[method, target] = break_off
+    headers = {**stand.bearer(), "Content-Type": "application/json"}
+    answer = stand.client.request(method, target, headers=headers, content=b"" if method == "GET" else b"{}")
+    assert (answer.status_code, answer.json()["type"]) == (502, "/errors/upstream-failed")
+    assert len(times) == executed
+
+
+def test_an_answer_that_breaks_off_is_never_taken_for_whole(make_stand) -> None:
+    stand = make_stand()
+
+    async def half(_: Request) -> Response:
+        async def pieces():
+            yield b"half"
+            server, _ = stand._servers["patient"]
+            await asyncio.sleep(0.1)
+            for connection in list(server.server_state.connections):
+                connection.transport.abort()
+            await asyncio.sleep(0.1)
+            yield b"never"
+
+        return StreamingResponse(pieces())
+
+    stand.patient.answers["GET", PATIENTS] = half
+    with pytest.raises(httpx.RemoteProtocolError):
+        stand.client.get(PATIENTS, headers=stand.bearer())
+    assert stand.client.get("/livez").status_code == 200
+
+
+def test_a_slow_upload_is_408(make_stand) -> None:
+    stand = make_stand(call_timeout_s=0.4)
+    head = f"POST {PATIENTS} HTTP/1.1\r\nHost: x\r\nAuthorization: {stand.bearer()['Authorization']}\r\n"
+    answer = stand.raw(f"{head}Connection: close\r\nContent-Length: 100\r\n\r\nonly this".encode())
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert stand.patient.calls == []
+
+
+def test_slow_uploads_do_not_open_the_circuit(make_stand) -> None:
+    """Otherwise anybody could shut a service off for all others, with a public route even."""
+    stand = make_stand(call_timeout_s=0.3)
+    head = "POST /api/v1/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 300000\r\n\r\n"
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: stand.raw(head.encode() + b"x" * 200_000), range(FAILURES_TO_OPEN + 3)))
+    assert {answer[:12] for answer in answers} == {b"HTTP/1.1 408"}
+    assert stand.client.post("/api/v1/login", json={}).status_code == 200
+
+
+def test_a_moved_shard_is_looked_up_again_and_the_call_repeated_once(stand: Stand) -> None:
+    _move(stand, "b/shard_fedcba9876543210")
+    headers = {**stand.bearer(), "Content-Type": "application/json"}
+    answer = stand.client.post(PATIENTS, content=b'{"a":1}', headers=headers)
+    assert answer.status_code == 200
+    assert [call.body for call in stand.patient.calls] == [b'{"a":1}'] * 2
+    assert [call.caller.shard for call in stand.patient.calls] == [SHARD, "b/shard_fedcba9876543210"]
+    assert stand.client.get(PATIENTS, headers=stand.bearer()).status_code == 200
+    assert len(stand.patient.calls) == 3
+
+
+def test_a_shard_that_stays_moved_is_503_never_421(stand: Stand) -> None:
+    stand.patient.answers["GET", PATIENTS] = constant({}, status=421)
+    answer = stand.client.get(PATIENTS, headers=stand.bearer())
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"]
+    assert len(stand.patient.calls) == 2
+
+
+def test_a_body_too_large_to_keep_is_not_repeated(stand: Stand) -> None:
+    _move(stand, "b/shard_fedcba9876543210")
+    headers = {**stand.bearer(), "Content-Type": "application/json"}
+    answer = stand.client.post(PATIENTS, content=b"x" * 1_500_000, headers=headers)
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"]
+    assert len(stand.patient.calls) == 1
+
+
+def test_a_change_of_the_directory_is_followed_without_being_told_by_a_service(stand: Stand) -> None:
+    stand.client.get(PATIENTS, headers=stand.bearer())
+    stand.shards[PRACTICE] = "b/shard_1111111111111111"
+    stand.moves.append(PRACTICE)
+
+    def follows() -> bool:
+        stand.client.get(PATIENTS, headers=stand.bearer())
+        return stand.patient.calls[-1].caller.shard == "b/shard_1111111111111111"
+
+    eventually(follows, within_s=5)
+    stand.shards[PRACTICE] = SHARD
+    stand.moves.append(PRACTICE)
+    eventually(
+        lambda: stand.client.get(PATIENTS, headers=stand.bearer()) and stand.patient.calls[-1].caller.shard == SHARD
+    )
+
+
+def test_cached_answers_serve_while_the_directory_is_down(make_stand) -> None:
+    stand = make_stand()
+    assert stand.client.get(PATIENTS, headers=stand.bearer()).status_code == 200
+    stand.stop_service("tenant")
+    stand.stop_service("auth")
+    assert stand.client.get(PATIENTS, headers=stand.bearer()).status_code == 200
+    unknown = stand.client.get(PATIENTS, headers=stand.bearer(practice="0199ffff-0000-7000-8000-000000000001"))
+    assert unknown.status_code == 503
+    assert unknown.headers["retry-after"]
+
+
+def test_a_key_that_cannot_be_asked_for_is_503_not_401(make_stand) -> None:
+    """The token may be good: auth-service just can't say so now. Known keys go on working."""
+    stand = make_stand()
+    newer = Signer("bbbbbbbbbbbbbbbb")
+    stand.stop_service("auth")
+    stand.keys._next_fetch_at = float("-inf")
+    answer = stand.client.get(PATIENTS, headers={"Authorization": f"Bearer {newer.token()}"})
+    assert (answer.status_code, answer.json()["type"]) == (503, "/errors/unavailable")
+    assert stand.client.get(PATIENTS, headers=stand.bearer()).status_code == 200
+    stand.signers = [newer, stand.signer]
+    stand.start_service("auth")
+    headers = {"Authorization": f"Bearer {newer.token()}"}
+    eventually(lambda: stand.client.get(PATIENTS, headers=headers).status_code == 200)
+
+
+@pytest.mark.parametrize("feed", ["_sessions_feed", "_shards_feed"])
+def test_what_is_too_old_to_trust_is_503(make_stand, feed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quarter of an hour without news of revoked sessions, or of moved shards."""
+    stand = make_stand()
+    assert stand.client.get(PATIENTS, headers=stand.bearer()).status_code == 200
+    stand.stop_service("tenant")
+    stand.stop_service("auth")
+    monkeypatch.setattr(
+        getattr(stand.gateway.app._forwarder._authenticator, feed), "_clock", lambda: time.monotonic() + 901
+    )
+    answer = stand.client.get(PATIENTS, headers=stand.bearer())
+    assert (answer.status_code, answer.json()["type"]) == (503, "/errors/unavailable")
+
+
+def test_parallel_calls_of_one_practice_ask_the_directory_once(make_stand) -> None:
+    stand = make_stand()
+
+    async def slowly(_: Request) -> Response:
+        await asyncio.sleep(0.2)
+        return JSONResponse({"shard": SHARD})
+
+    stand.tenant.answers["*", "/internal/shards"] = slowly
+    headers = stand.bearer()
+    with ThreadPoolExecutor(10) as pool:
+        statuses = set(pool.map(lambda _: stand.client.get(PATIENTS, headers=headers).status_code, range(10)))
+    assert statuses == {200}
+    assert len([path for path in stand.tenant.seen if path.startswith("/internal/shards")]) == 1
+
+
+def _move(stand: Stand, to: str) -> None:
+    """The practice's shard is elsewhere now, and the old place says so."""
+    assert stand.client.get(PATIENTS, headers=stand.bearer()).status_code == 200
+    stand.patient.calls.clear()
+    stand.shards[PRACTICE] = to
+
+    async def moved_or_not(request: Request) -> Response:
+        if request.headers["x-shard"] != to:
+            return JSONResponse({"type": "/errors/shard-moved"}, status_code=421)
+        return JSONResponse({"success": True})
+
+    stand.patient.answers["GET", PATIENTS] = moved_or_not
+    stand.patient.answers["POST", PATIENTS] = moved_or_not
