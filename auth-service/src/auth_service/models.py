@@ -35,6 +35,11 @@ def _check_encodable(password: str) -> str:
     return password
 
 
+def _shortened(detail: str) -> str:
+    """A mail server's words, whatever they are: a receipt must not fail for them."""
+    return "".join(filter(str.isprintable, detail))[:_MAX_DETAIL]
+
+
 Email = Annotated[PlainText, Field(max_length=254, examples=["clinic@example.com"]), AfterValidator(_check_email)]
 """A valid address; kept as written."""
 
@@ -80,7 +85,7 @@ class ReceiptBody(StrictBody):
 
     event_id: Annotated[UUID, Field(strict=False)]
     outcome: Literal["delivered", "dead"]
-    detail: Annotated[PlainText, Field(max_length=_MAX_DETAIL)] = ""
+    detail: Annotated[str, AfterValidator(_shortened)] = ""
 
 
 # -- answers, for the API document: handlers answer with the envelope itself ------------------------------------------

@@ -5,10 +5,7 @@ bcrypt stops at 72 bytes and at a NUL; the pre-hash makes 64 plain characters of
 
 import asyncio
 import base64
-import contextlib
 import functools
-import os
-import sys
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +16,10 @@ import bcrypt
 
 from auth_service.exceptions import HashingBusyError
 
-MAX_WAIT_S = 5.0
+MAX_WAIT_S = 8.0
 MAX_WAITING = 500
 _SCHEME = "bcrypt-sha384:"
 _RETRY_AFTER_S = 5
-_NICENESS = 5
-"""Hashing gives way to whoever only wants a moment of the processor."""
 
 _Result = TypeVar("_Result")
 
@@ -34,7 +29,7 @@ class PasswordHasher:
 
     def __init__(self, *, cost: int, workers: int) -> None:
         self._cost = cost
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="hash", initializer=_give_way)
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="hash")
         self._free = asyncio.Semaphore(workers)
         self._waiting = 0
 
@@ -69,12 +64,6 @@ class PasswordHasher:
         # released when the thread is done, not when its caller went away
         future.add_done_callback(lambda _: self._free.release())
         return await asyncio.shield(future)
-
-
-def _give_way() -> None:
-    if sys.platform == "linux":  # where the priority is the thread's own
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS)
 
 
 def _prehash(password: str) -> bytes:

@@ -19,7 +19,8 @@ FIRST_BLOCK_S = 30.0
 LONGEST_BLOCK_S = 900.0
 MAX_KEYS = 50_000
 """For each kind; the one untouched for the longest time is forgotten first."""
-_MAX_WAIT_S = 5.0
+MAX_WAIT_S = 8.0
+"""For the outcome of the tries before."""
 _RETRY_AFTER_S = 5
 
 
@@ -77,7 +78,7 @@ class _FailureCounter:
 
     async def _enter(self, record: _Record) -> None:
         try:
-            async with asyncio.timeout(_MAX_WAIT_S):
+            async with asyncio.timeout(MAX_WAIT_S):
                 while record.in_flight >= self._tries_left(record):
                     await record.changed.wait()
         except TimeoutError as fault:
