@@ -35,6 +35,9 @@ class Settings(ServiceSettings):
     email_pass: SecretStr = Field(default=SecretStr(""), description="Its password (at Gmail: an app password).")
     email_from: str = Field(default="", description="Bare address that mails come from; default EMAIL_USER.")
     email_timeout_s: int = Field(default=20, ge=1, le=120, description="Seconds for one whole SMTP dialogue.")
+    worker_alive_file: str = Field(
+        default="", description="File that the worker touches every 10 s while it works, for a health check; or none."
+    )
     reclaim_after_s: int = Field(
         default=30, ge=1, description="Seconds after which an event that a dead consumer took is taken over."
     )

@@ -2,11 +2,13 @@
 
 import random
 import warnings
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import structlog
 from celery import Celery, Task, signals
-from celery.exceptions import SecurityWarning
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from redis.exceptions import RedisError
 
 from notifier.config import Settings
@@ -24,6 +26,7 @@ from shared.settings import load
 
 RETRY_DELAYS_S = (2, 8)
 """Two short tries more, over before the outbox publishes the event again, which it does later and later."""
+ALIVE_EVERY_S = 10
 STOP_WITHIN_S = 4
 """A running SMTP dialogue may take this long after SIGTERM; with its receipt the process ends within 8 s."""
 
@@ -62,9 +65,9 @@ def perform(task: Task, event: Event, delivery: Delivery) -> None:
             tries = task.request.retries + 1
             log = _log.error if isinstance(fault, UntrustedServerError) else _log.warning
             if tries > len(RETRY_DELAYS_S):
-                log("mail_left_to_outbox", reason=reason, tries=tries)
+                log("event_left_to_outbox", reason=reason, tries=tries)
                 return
-            log("mail_not_sent_yet", reason=reason, tries=tries)
+            log("event_not_settled_yet", reason=reason, tries=tries)
             delay_s = RETRY_DELAYS_S[tries - 1]
             raise task.retry(exc=fault, countdown=random.uniform(delay_s / 2, delay_s)) from fault
 
@@ -77,14 +80,25 @@ def _hurry(**_: Any) -> None:
     shorten(STOP_WITHIN_S)
 
 
+def _touch_from_now_on(path: Path, *, sender: Any, **_: Any) -> None:
+    """Shows that the worker's loop goes round. Called anew when Redis is back: Celery drops its timers then."""
+    path.touch()
+    sender.timer.call_repeatedly(ALIVE_EVERY_S, path.touch)
+
+
 def main() -> None:
     """Runs until SIGTERM: the running task is finished, the rest stays in Redis."""
     settings = load(Settings)
     configure_logs("notifier-worker", level=settings.log_level)
     # accepting JSON only, the worker is as harmless under root as any other process
     warnings.filterwarnings("ignore", category=SecurityWarning)
+    # it would cancel running tasks when Redis is gone; ours finish, and their mark keeps copies from sending
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     signals.setup_logging.connect(_keep_our_logs)
     signals.worker_shutting_down.connect(_hurry)
+    if settings.worker_alive_file:
+        touch = partial(_touch_from_now_on, Path(settings.worker_alive_file))
+        signals.worker_ready.connect(touch, weak=False)
     worker = create_worker(settings).Worker(
         quiet=True, without_gossip=True, without_mingle=True, without_heartbeat=True
     )
