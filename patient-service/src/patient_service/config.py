@@ -12,7 +12,9 @@ class Settings(ServiceSettings):
     """What patient-service is told by its environment."""
 
     port: int = Field(default=5003, description="TCP port to listen on.")
-    tenant_service_url: str = Field(description="Where tenant-service is: `http://host:port` or `unix:/path`.")
+    tenant_service_url: str = Field(
+        pattern=r"^(https?://|unix:/)", description="Where tenant-service is: `http://host:port` or `unix:/path`."
+    )
     shard_secret: SigningSecret = Field(
         description="Shard roles' passwords are derived from it; a comma-separated list, newest first, rotates it."
     )

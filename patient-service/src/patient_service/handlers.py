@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from patient_service import patients
-from patient_service.dependencies import PatientId, ShardDep
+from patient_service.dependencies import PatientId, ShardToDelete, ShardToRead, ShardToWrite
 from patient_service.models import (
     DoneAnswer,
     ErrorAnswer,
@@ -15,10 +15,8 @@ from patient_service.models import (
     PatientPageAnswer,
 )
 from patient_service.storage import Json
-from shared.app import requires
 from shared.cursor import DEFAULT_LIMIT, CursorText, Limit
 from shared.envelope import success
-from shared.roles import Permission
 
 PATH = "/api/v1/patients"
 _JSON = "application/json"
@@ -41,10 +39,9 @@ def _envelope(message: str, result: Json, *, status: int = 200) -> Response:
     "",
     summary="List patients",
     description="Active patients, oldest first.",
-    dependencies=[requires(Permission.PATIENTS_READ)],
     responses={200: {"model": PatientPageAnswer}, **_errors(400)},
 )
-async def list_patients(shard: ShardDep, limit: Limit = DEFAULT_LIMIT, cursor: CursorText = None) -> Response:
+async def list_patients(shard: ShardToRead, limit: Limit = DEFAULT_LIMIT, cursor: CursorText = None) -> Response:
     """A page of the list."""
     page = await patients.list_patients(shard, limit=limit, cursor=cursor)
     if page.next_cursor is None:
@@ -59,10 +56,9 @@ async def list_patients(shard: ShardDep, limit: Limit = DEFAULT_LIMIT, cursor: C
     "",
     summary="Add a patient",
     status_code=201,
-    dependencies=[requires(Permission.PATIENTS_WRITE)],
     responses={201: {"model": PatientAnswer}, **_errors(400, 415)},
 )
-async def add_patient(shard: ShardDep, body: PatientBody) -> Response:
+async def add_patient(shard: ShardToWrite, body: PatientBody) -> Response:
     """A new patient."""
     return _envelope("Patient added successfully!", await patients.add_patient(shard, body), status=201)
 
@@ -70,10 +66,9 @@ async def add_patient(shard: ShardDep, body: PatientBody) -> Response:
 @router.get(
     "/{patient_id}",
     summary="Read a patient",
-    dependencies=[requires(Permission.PATIENTS_READ)],
     responses={200: {"model": PatientAnswer}, **_errors(404)},
 )
-async def read_patient(shard: ShardDep, patient_id: PatientId) -> Response:
+async def read_patient(shard: ShardToRead, patient_id: PatientId) -> Response:
     """One patient."""
     return _envelope("Patient fetched successfully!", await patients.read_patient(shard, patient_id))
 
@@ -81,10 +76,9 @@ async def read_patient(shard: ShardDep, patient_id: PatientId) -> Response:
 @router.put(
     "/{patient_id}",
     summary="Replace a patient",
-    dependencies=[requires(Permission.PATIENTS_WRITE)],
     responses={200: {"model": PatientAnswer}, **_errors(400, 404, 415)},
 )
-async def replace_patient(shard: ShardDep, patient_id: PatientId, body: PatientBody) -> Response:
+async def replace_patient(shard: ShardToWrite, patient_id: PatientId, body: PatientBody) -> Response:
     """Name, age and mobile anew."""
     return _envelope("Patient updated successfully!", await patients.replace_patient(shard, patient_id, body))
 
@@ -93,10 +87,9 @@ async def replace_patient(shard: ShardDep, patient_id: PatientId, body: PatientB
     "/{patient_id}",
     summary="Change a patient",
     description="Changes the members that are sent (RFC 7396). `null` is refused: none of them may be absent.",
-    dependencies=[requires(Permission.PATIENTS_WRITE)],
     responses={200: {"model": PatientAnswer}, **_errors(400, 404, 415)},
 )
-async def change_patient(shard: ShardDep, patient_id: PatientId, body: PatientChanges) -> Response:
+async def change_patient(shard: ShardToWrite, patient_id: PatientId, body: PatientChanges) -> Response:
     """Some of name, age and mobile anew."""
     return _envelope("Patient updated successfully!", await patients.change_patient(shard, patient_id, body))
 
@@ -105,10 +98,9 @@ async def change_patient(shard: ShardDep, patient_id: PatientId, body: PatientCh
     "/{patient_id}",
     summary="Delete a patient",
     description="The patient is hidden, not erased: it can be restored.",
-    dependencies=[requires(Permission.PATIENTS_DELETE)],
     responses={200: {"model": DoneAnswer}, **_errors(404)},
 )
-async def delete_patient(shard: ShardDep, patient_id: PatientId) -> Response:
+async def delete_patient(shard: ShardToDelete, patient_id: PatientId) -> Response:
     """A soft delete."""
     await patients.delete_patient(shard, patient_id)
     return success("Patient deleted successfully!")
@@ -118,9 +110,8 @@ async def delete_patient(shard: ShardDep, patient_id: PatientId) -> Response:
     "/{patient_id}/restore",
     summary="Restore a patient",
     description="Undoes a deletion; a patient that is active stays as it is.",
-    dependencies=[requires(Permission.PATIENTS_DELETE)],
     responses={200: {"model": PatientAnswer}, **_errors(404)},
 )
-async def restore_patient(shard: ShardDep, patient_id: PatientId) -> Response:
+async def restore_patient(shard: ShardToDelete, patient_id: PatientId) -> Response:
     """The patient, active again."""
     return _envelope("Patient restored successfully!", await patients.restore_patient(shard, patient_id))

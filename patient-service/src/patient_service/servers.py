@@ -102,7 +102,7 @@ class Servers:
             answer = await self._client.get("/internal/servers")
             answer.raise_for_status()
             entries = [Server.from_entry(entry) for entry in answer.json()["servers"]]
-        except (httpx.HTTPError, KeyError, TypeError, ValueError) as fault:
+        except (httpx.HTTPError, httpx.InvalidURL, KeyError, TypeError, ValueError) as fault:
             _log.warning("shard_servers_not_told", fault=type(fault).__qualname__)
         else:
             self._known = {entry.key: entry for entry in entries}

@@ -7,7 +7,7 @@ nobody may use it before, and nobody ever gets the rows of another.
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import psycopg2
 from psycopg2 import extensions
@@ -25,6 +25,17 @@ _TEXT_AS_BYTES = extensions.new_type((_TEXT_OID,), "TEXT_AS_BYTES", extensions.B
 
 Parameters = Mapping[str, object] | Sequence[object]
 Row = tuple[Any, ...]
+
+
+class Prepared(NamedTuple):
+    """A statement that a session prepares when it first executes it: planning a list takes longer than reading it."""
+
+    name: str
+    preparation: str
+    execution: str
+
+
+Statement = str | Prepared
 
 
 class ConnectError(Exception):
@@ -46,6 +57,8 @@ class ShardConnection:
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] | None = None
         self._cursor: extensions.cursor | None = None
+        self._prepared: set[str] = set()
+        self._preparing: str | None = None
         self.on_close: Callable[[], None] = _nothing
         # Watched also while idle: a connection that the server ends is known to be closed at once.
         self._loop.add_reader(self._fd, self._advance)
@@ -82,11 +95,20 @@ class ShardConnection:
         """Whether it is of no use any more."""
         return bool(self._raw.closed)
 
-    async def fetch(self, statement: str, parameters: Parameters) -> list[Row]:
+    def still_open(self) -> bool:
+        """Whether the server has not ended an idle connection, as far as that has arrived. Costs no round trip."""
+        for _ in range(2):  # the server's farewell, then the end
+            if not self.closed:
+                self._advance()
+        return not self.closed
+
+    async def fetch(self, statement: Statement, parameters: Parameters) -> list[Row]:
         """The rows of one statement. Raises psycopg2.Error; its `pgcode` is None if the connection is lost."""
         assert not self.busy
+        text, preparing = self._text_of(statement)
         cursor = self._raw.cursor()
-        cursor.execute(statement, parameters)
+        cursor.execute(text, parameters)
+        self._preparing = preparing
         ended = self._ended = self._loop.create_future()
         self._cursor = cursor  # kept until drained: the connection itself holds it only weakly
         self._advance()
@@ -96,6 +118,14 @@ class ShardConnection:
         finally:
             limit.cancel()
         return cursor.fetchall()
+
+    def _text_of(self, statement: Statement) -> tuple[str, str | None]:
+        """What is sent, and the name of what it prepares."""
+        if isinstance(statement, str):
+            return statement, None
+        if statement.name in self._prepared:
+            return statement.execution, None
+        return f"{statement.preparation}; {statement.execution}", statement.name
 
     async def settle(self) -> None:
         """Waits until an abandoned statement has ended; cancels and closes if that takes long."""
@@ -117,9 +147,8 @@ class ShardConnection:
         if self._ended is None:
             return True
         self._ended = ended = self._loop.create_future()
+        ended.add_done_callback(asyncio.Future.exception)  # looked at: whom it concerned is gone
         await asyncio.wait((ended,), timeout=limit_s)
-        if ended.done():
-            ended.exception()  # looked at: whom it concerned is gone
         return self._ended is None
 
     def close(self) -> None:
@@ -144,8 +173,12 @@ class ShardConnection:
 
     def _end(self, fault: psycopg2.Error | None) -> None:
         ended, self._ended, self._cursor = self._ended, None, None
-        if fault is not None and (fault.pgcode is None or self._raw.closed):
-            self._close()
+        preparing, self._preparing = self._preparing, None
+        if fault is None:
+            if preparing is not None:
+                self._prepared.add(preparing)
+        elif fault.pgcode is None or self._raw.closed or preparing is not None:
+            self._close()  # lost; or nobody knows whether the statement was prepared before it failed
         if ended is not None and not ended.done():
             if fault is None:
                 ended.set_result(None)

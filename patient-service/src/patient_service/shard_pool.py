@@ -20,7 +20,7 @@ from patient_service.exceptions import (
 )
 from patient_service.server_slots import ServerSlots
 from patient_service.servers import Server, Servers
-from patient_service.shard_connection import Parameters, Row, ShardConnection
+from patient_service.shard_connection import Parameters, Row, ShardConnection, Statement
 from patient_service.shard_opening import Shard, ShardOpener
 from shared.errors import ServiceError
 from shared.logs import describe_fault, get_logger
@@ -59,6 +59,11 @@ class _Lane:
         self.turn_ends = 0.0
 
     @property
+    def key(self) -> tuple[str, str]:
+        """The signed context's names."""
+        return self.shard.practice_id, str(self.shard.name)
+
+    @property
     def size(self) -> int:
         """Connections there are or will be."""
         return len(self.connections) + self.opening
@@ -88,7 +93,7 @@ class ShardPool:
         """Calls that wait for a connection now."""
         return sum(len(lane.waiting) for lane in self._lanes.values())
 
-    async def fetch(self, practice_id: str, shard: str, statement: str, parameters: Parameters) -> list[Row]:
+    async def fetch(self, practice_id: str, shard: str, statement: Statement, parameters: Parameters) -> list[Row]:
         """The rows of one statement on the shard that the signed context names.
 
         Raises a ServiceError: of naming or opening the shard, PracticeBusyError, or what the statement's failure means.
@@ -125,16 +130,18 @@ class ShardPool:
                 connection.close()
 
     def _idle_connection(self, lane: _Lane) -> ShardConnection | None:
-        if not lane.idle:
-            return None
-        connection = lane.idle.pop()
-        lane.slots.wake(connection)
-        return connection
+        while lane.idle:
+            connection = lane.idle.pop()
+            lane.slots.wake(connection)
+            if connection.still_open():
+                return connection
+        return None
 
     async def _turn(self, lane: _Lane) -> ShardConnection:
         """Waits in the practice's queue, first come first served. Raises PracticeBusyError, or why there is none."""
         if len(lane.waiting) >= self._limits.queue:
             raise PracticeBusyError
+        self._lanes[lane.key] = lane  # again, if its only connection turned out to be closed just now
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[ShardConnection] = loop.create_future()
         lane.waiting.append(turn)
@@ -228,7 +235,10 @@ class ShardPool:
         lane.connections.add(connection)
         lane.turn_ends = asyncio.get_running_loop().time() + TURN_S
         connection.on_close = partial(self._forget, lane, connection)
-        self._pass_on(lane, connection)
+        if connection.closed:  # in the moment after its stamp was read, unnoticed by anybody
+            self._forget(lane, connection)
+        else:
+            self._pass_on(lane, connection)
 
     def _forget(self, lane: _Lane, connection: ShardConnection) -> None:
         """A connection was closed, by whomever."""
@@ -249,7 +259,7 @@ class ShardPool:
     def _tidy(self, lane: _Lane) -> None:
         """Forgets a practice that has neither connections nor calls."""
         if not (lane.size or lane.waiting):
-            self._lanes.pop((lane.shard.practice_id, str(lane.shard.name)), None)
+            self._lanes.pop(lane.key, None)
 
     def _spawn(self, deed: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(deed)

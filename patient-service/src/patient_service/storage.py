@@ -1,4 +1,4 @@
-"""All SQL of this service: Core statements, compiled once, each executed as one statement and one round trip.
+"""All SQL of this service: Core statements, compiled once, prepared once a session, one round trip each.
 
 PostgreSQL makes a patient's JSON; it passes through as bytes and is never parsed here.
 """
@@ -10,10 +10,12 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Integer, Text, bindparam, case, cast, func, insert, literal_column, select, update
 from sqlalchemy import Uuid as UuidType
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
+from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import ClauseElement
 
 from patient_service.schema import patients
+from patient_service.shard_connection import Prepared
 from patient_service.shard_pool import ShardPool
 
 Json = bytes
@@ -27,13 +29,20 @@ class ShardSession(NamedTuple):
     practice_id: str
     shard: str
 
-    async def fetch(self, statement: str, **parameters: object) -> list[tuple[Any, ...]]:
+    async def fetch(self, statement: Prepared, **parameters: object) -> list[tuple[Any, ...]]:
         """The rows of one statement. Raises a ServiceError."""
         return await self.pool.fetch(self.practice_id, self.shard, statement, parameters)
 
 
-def _compiled(statement: ClauseElement) -> str:
-    return str(statement.compile(dialect=PGDialect_psycopg2()))  # type: ignore[no-untyped-call]  # untyped there
+def _prepared(name: str, statement: ClauseElement) -> Prepared:
+    """`PREPARE name (types) AS …` and `EXECUTE name (values)`, with psycopg2's placeholders for the values."""
+    dialect = PGDialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # untyped there
+    compiled = statement.compile(dialect=dialect)
+    assert isinstance(compiled, SQLCompiler)
+    names = compiled.positiontup or []
+    types = ", ".join(compiled.binds[bound].type.compile(dialect) for bound in names)
+    values = ", ".join(f"%({bound})s" for bound in names)
+    return Prepared(name, f"PREPARE {name} ({types}) AS {compiled}".replace("%", "%%"), f"EXECUTE {name} ({values})")
 
 
 def _number(value: int) -> ColumnElement[int]:
@@ -77,26 +86,35 @@ _page = (
 _patients = func.array_agg(_page.c.patient, type_=ARRAY(Text))
 _ids = func.array_agg(_page.c.id, type_=ARRAY(UuidType))
 
-_LIST = _compiled(
+_LIST = _prepared(
+    "list_active",
     select(
         func.array_to_string(_patients[_number(1) : _limit], literal_column("','")),
         # the row beyond the limit only tells that there is more
         case((func.count() > _limit, cast(_ids[_limit], Text))),
-    )
+    ),
 )
-_READ = _compiled(select(_patient).where(_is_it, _is_active))
-_INSERT = _compiled(insert(patients).values(id=bindparam("patient_id", type_=UuidType), **_written).returning(_patient))
-_REPLACE = _compiled(update(patients).where(_is_it, _is_active).values(**_written, **_changed).returning(_patient))
-_CHANGE = _compiled(
+_READ = _prepared("read_active", select(_patient).where(_is_it, _is_active))
+_INSERT = _prepared(
+    "insert_patient",
+    insert(patients).values(id=bindparam("patient_id", type_=UuidType), **_written).returning(_patient),
+)
+_REPLACE = _prepared(
+    "replace_active", update(patients).where(_is_it, _is_active).values(**_written, **_changed).returning(_patient)
+)
+_CHANGE = _prepared(
+    "change_active",
     update(patients)
     .where(_is_it, _is_active)
     .values(**{name: func.coalesce(value, _column[name]) for name, value in _written.items()}, **_changed)
-    .returning(_patient)
+    .returning(_patient),
 )
-_DELETE = _compiled(
-    update(patients).where(_is_it, _is_active).values(is_deleted=_number(1), **_changed).returning(_column.id)
+_DELETE = _prepared(
+    "delete_active",
+    update(patients).where(_is_it, _is_active).values(is_deleted=_number(1), **_changed).returning(_column.id),
 )
-_RESTORE = _compiled(
+_RESTORE = _prepared(
+    "restore_any",
     update(patients)
     .where(_is_it)
     .values(
@@ -105,7 +123,7 @@ _RESTORE = _compiled(
         updated_at=case((_is_active, _column.updated_at), else_=func.now()),
         version=_column.version + _column.is_deleted,
     )
-    .returning(_patient)
+    .returning(_patient),
 )
 
 

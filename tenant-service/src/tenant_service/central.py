@@ -7,9 +7,11 @@ from enum import IntEnum
 from sqlalchemy import URL, Engine, create_engine, func, select
 
 from tenant_service.config import DatabaseSettings
-from tenant_service.server_admin import APPLICATION_NAME, CONNECT_TIMEOUT_S
+from tenant_service.server_admin import APPLICATION_NAME, CONNECT_TIMEOUT_S, KEEPALIVE_OPTIONS
 
-_OPTIONS = "-c statement_timeout=5000 -c lock_timeout=2000 -c idle_in_transaction_session_timeout=10000"
+_OPTIONS = (
+    "-c statement_timeout=5000 -c lock_timeout=2000 -c idle_in_transaction_session_timeout=10000 " + KEEPALIVE_OPTIONS
+)
 _MIGRATION_OPTIONS = "-c lock_timeout=60000"
 """A migration may wait for another replica's, and may take its time."""
 

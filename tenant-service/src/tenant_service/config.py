@@ -72,7 +72,7 @@ class Settings(ServiceSettings, DatabaseSettings):
         default=None, description="Shard servers, `a=host:port,b=host:port`; one with the key a at DB_HOST if absent."
     )
     clones_in_parallel: int = Field(
-        default=2, ge=1, le=32, description="Databases made at once by one process; the others wait up to 8 s."
+        default=2, ge=1, le=3, description="Databases made at once by one process; other sign-ups wait, up to 8 s."
     )
     reconcile_every_s: float = Field(
         default=10, gt=0, description="Pause between two comparisons of the servers with the directory, in seconds."

@@ -28,8 +28,13 @@ def _provisioning(request: Request) -> Provisioning:
     return provisioning
 
 
-def _slots(request: Request) -> Slots:
-    slots: Slots = request.app.state.slots
+def _making(request: Request) -> Slots:
+    slots: Slots = request.app.state.making
+    return slots
+
+
+def _undoing(request: Request) -> Slots:
+    slots: Slots = request.app.state.undoing
     return slots
 
 
@@ -37,4 +42,6 @@ Central = Annotated[Engine, Depends(_engine)]
 """The central database."""
 Servers = Annotated[ServerRegistry, Depends(_servers)]
 Provisioner = Annotated[Provisioning, Depends(_provisioning)]
-ProvisioningSlots = Annotated[Slots, Depends(_slots)]
+MakingSlots = Annotated[Slots, Depends(_making)]
+UndoingSlots = Annotated[Slots, Depends(_undoing)]
+"""Apart from the others: dropping a database waits for a checkpoint, and sign-ups must not wait for that."""

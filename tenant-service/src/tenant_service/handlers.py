@@ -12,7 +12,7 @@ from shared.envelope import success
 from shared.errors import MalformedCursorError
 from shared.roles import Permission
 from tenant_service import storage
-from tenant_service.dependencies import Central, PracticeId, Provisioner, ProvisioningSlots, Servers
+from tenant_service.dependencies import Central, MakingSlots, PracticeId, Provisioner, Servers, UndoingSlots
 from tenant_service.models import ServersAnswer, ShardsAnswer
 from tenant_service.storage import Shard, ShardState
 
@@ -34,7 +34,7 @@ def _shard_document(shard: Shard) -> dict[str, str | None]:
 
 
 @internal.put("/shards/{practice_id}")
-async def put_shard(practice_id: PracticeId, provisioning: Provisioner, slots: ProvisioningSlots) -> Response:
+async def put_shard(practice_id: PracticeId, provisioning: Provisioner, slots: MakingSlots) -> Response:
     """Ensure the practice's shard: 201 when it was made now, 200 when it was there, 409 when it was undone."""
     shard, made = await slots.run(provisioning.ensure, practice_id)
     return _json(_shard_document(shard), status=201 if made else 200)
@@ -47,7 +47,7 @@ def get_shard(practice_id: PracticeId, provisioning: Provisioner) -> Response:
 
 
 @internal.delete("/shards/{practice_id}")
-async def delete_shard(practice_id: PracticeId, provisioning: Provisioner, slots: ProvisioningSlots) -> Response:
+async def delete_shard(practice_id: PracticeId, provisioning: Provisioner, slots: UndoingSlots) -> Response:
     """Undo a sign-up's shard. The state in the answer is `undone`, or `quarantined` when it was kept."""
     return _json(_shard_document(await slots.run(provisioning.release, practice_id)))
 

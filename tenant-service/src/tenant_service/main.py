@@ -17,19 +17,13 @@ from tenant_service import handlers, migrating
 from tenant_service.background import repeat
 from tenant_service.central import central_engine
 from tenant_service.config import Settings
+from tenant_service.exceptions import ShardServerUnavailableError
 from tenant_service.provisioning import Provisioning
 from tenant_service.reconciliation import Reconciler
 from tenant_service.servers import FAULTS, ServerRegistry
 from tenant_service.slots import Slots
 
 REFRESH_SERVERS_EVERY_S = 10.0
-_DATABASE_DOWN = (
-    OperationalError,
-    InterfaceError,
-    NoConnectionFreeError,
-    psycopg2.OperationalError,
-    psycopg2.InterfaceError,
-)
 _log = get_logger()
 
 
@@ -38,7 +32,7 @@ def create_app(settings: Settings) -> FastAPI:
     engine = central_engine(settings)
     servers = ServerRegistry(engine, settings)
     provisioning = Provisioning(engine, servers, shard_key=settings.shard_keys[0])
-    slots = Slots(settings.clones_in_parallel)
+    making, undoing = Slots(settings.clones_in_parallel), Slots(1)
 
     async def ready() -> dict[str, str]:
         return await asyncio.to_thread(lambda: _missing_in(engine) | servers.missing())
@@ -53,23 +47,32 @@ def create_app(settings: Settings) -> FastAPI:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.to_thread(slots.close)
+        for slots in (making, undoing):
+            await asyncio.to_thread(slots.close)
         servers.close()
         engine.dispose()
 
     app = create_service_app(title="GoWebbo tenants", keys=settings.gateway_keys, ready=ready, lifespan=lifespan)
     reconciler = Reconciler(engine, servers, provisioning, metrics=app.state.metrics.registry)
-    app.state.engine, app.state.servers, app.state.provisioning, app.state.slots = engine, servers, provisioning, slots
-    for fault_type in _DATABASE_DOWN:
+    app.state.engine, app.state.servers, app.state.provisioning = engine, servers, provisioning
+    app.state.making, app.state.undoing = making, undoing
+    for fault_type in (OperationalError, InterfaceError, NoConnectionFreeError):
         app.add_exception_handler(fault_type, _answer_database_down)
+    app.add_exception_handler(psycopg2.Error, _answer_server_refuses)
     app.include_router(handlers.internal)
     app.include_router(handlers.admin)
     return app
 
 
 async def _answer_database_down(request: Request, fault: Exception) -> Response:
-    _log.warning("database_unavailable", **describe_fault(fault))
-    return error_response(request, UnavailableError("A database is not available right now.", retry_after_s=2))
+    _log.warning("central_database_unavailable", **describe_fault(fault))
+    return error_response(request, UnavailableError(retry_after_s=2))
+
+
+async def _answer_server_refuses(request: Request, fault: Exception) -> Response:
+    """The bare driver is used on shard servers only; the directory knows how far it came, so it may be tried again."""
+    _log.warning("shard_server_refused", **describe_fault(fault))
+    return error_response(request, ShardServerUnavailableError(retry_after_s=2))
 
 
 def _missing_in(engine: Engine) -> dict[str, str]:

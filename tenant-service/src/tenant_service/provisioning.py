@@ -7,7 +7,7 @@ import uuid
 
 from sqlalchemy import Engine
 
-from shared.logs import get_logger
+from shared.logs import describe_fault, get_logger
 from shared.shards import ShardName, new_database_name
 from tenant_service import migrating, shard_database, storage, templates
 from tenant_service.exceptions import (
@@ -19,7 +19,7 @@ from tenant_service.exceptions import (
 )
 from tenant_service.placement import choose_server
 from tenant_service.server_admin import AdminSession
-from tenant_service.servers import ServerRegistry
+from tenant_service.servers import FAULTS, ServerRegistry
 from tenant_service.storage import Shard, ShardState
 
 _log = get_logger()
@@ -94,8 +94,10 @@ class Provisioning:
         with self._engine.begin() as connection:
             shards = storage.unfinished_releases(connection)
         for shard in shards:
-            if shard.server in self._servers.usable:
+            try:
                 self._drop(shard)
+            except (*FAULTS, ShardServerUnavailableError) as fault:  # one that resists must not keep the others
+                _log.warning("release_not_finished", practice_id=str(shard.practice_id), **describe_fault(fault))
 
     def drop_leftover(self, practice_id: uuid.UUID, place: ShardName) -> bool:
         """Drops a database that an undone sign-up left and the directory forgot; false when it must be kept."""
@@ -104,7 +106,10 @@ class Provisioning:
         if shard is None or shard.state is not ShardState.UNDONE or shard.database is not None:
             return False
         with self._servers.admin(place.server).locked(place.database) as session:
-            return _drop_unless_used(session, place.database)
+            dropped = _drop_unless_used(session, place.database)
+        if dropped:
+            _log.info("leftover_dropped", practice_id=str(practice_id), shard=str(place))
+        return dropped
 
     def _drop(self, shard: Shard) -> Shard:
         """Drops what is left of an undone shard. One that holds rows is closed and quarantined instead."""

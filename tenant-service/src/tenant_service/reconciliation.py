@@ -82,11 +82,11 @@ class Reconciler:
         return found.confirmed_by(self._compare(key, fleet_id)) if found.orphans or found.lost else found
 
     def _compare(self, key: str, fleet_id: uuid.UUID) -> Findings:
-        """Compares one server with its rows. Closed orphans are dealt with already."""
+        """Compares one server with its rows. Closed orphans are dealt with; what stands open in quarantine is not."""
         with self._servers.admin(key).session() as session:
             stamped = shard_database.stamped_with(session, fleet_id)
         with self._engine.begin() as connection:
-            ownerless = stamped.keys() - storage.known_among(connection, stamped.keys())
+            ownerless = stamped.keys() - storage.owned_among(connection, stamped.keys())
             ready = storage.ready_on(connection, key)
         return Findings(
             len(stamped),
@@ -104,8 +104,11 @@ class Reconciler:
             _log.error("sweep_stopped_too_many_orphans", orphans=len(found.orphans), databases=found.stamped)
             return
         for name, orphan in found.orphans.items():
-            if orphan.practice_id is None or not self._provisioning.drop_leftover(orphan.practice_id, name):
-                self._quarantine(name, orphan.practice_id)
+            try:
+                if orphan.practice_id is None or not self._provisioning.drop_leftover(orphan.practice_id, name):
+                    self._quarantine(name, orphan.practice_id)
+            except FAULTS as fault:
+                _log.warning("orphan_not_settled", shard=str(name), **describe_fault(fault))
 
     def _quarantine(self, name: ShardName, practice_id: uuid.UUID | None) -> None:
         if practice_id is not None:

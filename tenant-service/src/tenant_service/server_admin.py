@@ -16,8 +16,10 @@ CONNECT_TIMEOUT_S = 3
 CONNECTIONS = 4
 """For one server and process; a deed that finds none free waits."""
 WAIT_FOR_CONNECTION_S = 5
-_OPTIONS = "-c statement_timeout=30000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=10000"
-"""Making or dropping a database waits for the disk; everything else takes milliseconds."""
+KEEPALIVE_OPTIONS = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
+"""The server notices within 25 s that a machine is gone, and frees the locks it held."""
+_OPTIONS = f"-c statement_timeout=120000 -c lock_timeout=5000 {KEEPALIVE_OPTIONS}"
+"""Dropping a database forces a checkpoint: 21 s were seen after 170 new databases; everything else is quick."""
 
 _DATABASE_LOCK = 0x7E4A10
 """Class of the advisory locks for single databases."""

@@ -1,6 +1,7 @@
 """One shard's database and login role on its server. Every act may be repeated after an interruption.
 
-Whoever changes anything holds the database's lock (ServerAdmin.locked). The order is what isolates: nobody can connect before PUBLIC has lost its rights and the stamps are set.
+Whoever changes anything holds the database's lock (ServerAdmin.locked). The order is what isolates: nobody can connect
+before PUBLIC has lost its rights and the stamps are set.
 """
 
 import uuid

@@ -100,17 +100,18 @@ def find_shard(connection: Connection, practice_id: uuid.UUID) -> Shard | None:
 
 def insert_shard(
     connection: Connection, practice_id: uuid.UUID, *, place: ShardName, state: ShardState, revision: str | None = None
-) -> bool:
-    """Adds a row unless the practice has one; tells whether it did."""
+) -> None:
+    """Adds a row unless the practice has one."""
     statement = insert(shards).values(
         practice_id=practice_id, server=place.server, database=place.database, state=state, revision=revision
     )
-    return connection.execute(statement.on_conflict_do_nothing(index_elements=["practice_id"])).rowcount == 1
+    connection.execute(statement.on_conflict_do_nothing(index_elements=["practice_id"]))
 
 
 def mark_ready(connection: Connection, practice_id: uuid.UUID) -> bool:
-    """`creating` → `ready`; false when the row isn't `creating` any more."""
-    return _set_state(connection, practice_id, ShardState.READY, allowed_from=(ShardState.CREATING,))
+    """`creating` → `ready`, or still `ready`; false when it was undone meanwhile."""
+    allowed = (ShardState.CREATING, ShardState.READY)
+    return _set_state(connection, practice_id, ShardState.READY, allowed_from=allowed)
 
 
 def mark_undone(connection: Connection, practice_id: uuid.UUID) -> Shard:
@@ -157,9 +158,9 @@ def unfinished_releases(connection: Connection, *, limit: int = 100) -> list[Sha
     return [_shard(row) for row in connection.execute(query.order_by(shards.c.updated_at).limit(limit))]
 
 
-def known_among(connection: Connection, databases: Collection[str]) -> set[str]:
-    """Those of the databases that have a row, on whatever server: a server may be known by two keys."""
-    query = select(shards.c.database).where(shards.c.database.in_(databases))
+def owned_among(connection: Connection, databases: Collection[str]) -> set[str]:
+    """Those of the databases that have an owner, on whatever server: a server may be known by two keys."""
+    query = select(shards.c.database).where(shards.c.database.in_(databases), shards.c.state != ShardState.QUARANTINED)
     return set(connection.scalars(query)) if databases else set()
 
 

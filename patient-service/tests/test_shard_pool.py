@@ -1,0 +1,286 @@
+"""Who gets a connection when: one for each practice, in turn, within the budget; and nobody another's rows."""
+
+import asyncio
+import contextlib
+import random
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import pytest
+from patient_practices import (
+    JOHN,
+    PatientClient,
+    Practice,
+    ShardServer,
+    TenantService,
+    eventually,
+    running,
+    settings_for,
+)
+
+from gowebbo_stack.testing import running_postgres
+from patient_service.servers import Server
+from patient_service.shard_connection import ShardConnection
+from patient_service.shard_opening import Shard, ShardOpener
+from patient_service.shard_pool import ShardPool
+
+pytestmark = pytest.mark.anyio
+
+
+def pool_of(service: PatientClient) -> ShardPool:
+    pool = service.app.state.pool
+    assert isinstance(pool, ShardPool)
+    return pool
+
+
+async def at_rest(pool: ShardPool, key: str = "a") -> None:
+    """Waits until nobody uses or awaits a connection, and checks that the counts agree with the connections."""
+    slots = pool.slots[key]
+    await eventually(lambda: not (pool.waiting or slots.used != slots.idle or slots.contested or pool._tasks))
+    assert slots.used == sum(len(lane.connections) for lane in pool._lanes.values())
+    assert all(lane.size for lane in pool._lanes.values())
+
+
+@contextlib.contextmanager
+def holding_table(shard_server: ShardServer, practice: Practice):
+    with shard_server.connection(practice.database) as connection:
+        connection.autocommit = False
+        connection.cursor().execute("LOCK TABLE patients IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+async def test_parallel_first_calls_open_one_connection(
+    service: PatientClient, practice: Practice, shard_server: ShardServer
+):
+    await asyncio.gather(*(service.names(practice) for _ in range(50)))
+    assert pool_of(service).opened == 1
+    assert shard_server.sessions(practice) == 1
+    await at_rest(pool_of(service))
+
+
+async def test_a_second_connection_is_opened_only_where_it_is_allowed_and_wanted(
+    tenant: TenantService, practice: Practice, shard_server: ShardServer
+):
+    async with running(settings_for(tenant, connections_per_practice=2)) as service:
+        await service.names(practice)
+        assert pool_of(service).opened == 1
+        with holding_table(shard_server, practice):
+            calls = [asyncio.create_task(service.call(practice, "GET")) for _ in range(10)]
+            await eventually(lambda: pool_of(service).opened == 2)
+        assert {answer.status_code for answer in await asyncio.gather(*calls)} == {200}
+        assert pool_of(service).opened == 2
+        await at_rest(pool_of(service))
+
+
+async def test_calls_of_a_practice_are_served_in_the_order_they_came(
+    service: PatientClient, practice: Practice, shard_server: ShardServer
+):
+    await service.names(practice)
+    pool, served = pool_of(service), []
+
+    async def call(number: int) -> None:
+        await pool.fetch(practice.id, practice.shard, "SELECT count(*) FROM patients", ())
+        served.append(number)
+
+    with holding_table(shard_server, practice):
+        calls = [asyncio.create_task(call(number)) for number in range(20)]
+        await eventually(lambda: pool.waiting == 19)
+    await asyncio.gather(*calls)
+    assert served == list(range(20))
+
+
+async def test_cancelled_calls_never_mix_answers(
+    service: PatientClient, practice: Practice, other_practice: Practice, shard_server: ShardServer
+):
+    """The redis-py CVE-2023-28858 kind of bug: an abandoned answer read by the next caller."""
+    owners = [practice, other_practice]
+    patients = {owner: [await service.add(owner, name=f"{owner.id} {n}") for n in range(20)] for owner in owners}
+    outcomes: Counter[str] = Counter()
+    dice = random.Random(7)
+
+    async def read_one(owner: Practice) -> None:
+        patient = dice.choice(patients[owner])
+        answer = await service.call(owner, "GET", f"/{patient['id']}")
+        outcomes["right" if answer.json().get("result") == patient else "mixed"] += 1
+
+    async def list_some(owner: Practice) -> None:
+        limit = dice.randint(1, 20)
+        answer = await service.call(owner, "GET", f"?limit={limit}")
+        outcomes["right" if answer.json()["result"]["data"] == patients[owner][:limit] else "mixed"] += 1
+
+    async def sometimes_cancelled() -> None:
+        call = asyncio.create_task(dice.choice([read_one, list_some])(dice.choice(owners)))
+        for _ in range(dice.randint(0, 12)):
+            await asyncio.sleep(dice.choice([0, 0, 0.0005]))
+        if dice.random() < 0.7:
+            call.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await call
+            return
+        outcomes["cancelled"] += 1
+
+    async def client() -> None:
+        for _ in range(60):
+            await sometimes_cancelled()
+
+    await asyncio.gather(*(client() for _ in range(50)))
+    assert outcomes["mixed"] == 0
+    assert outcomes["right"] > 500
+    assert outcomes["cancelled"] > 500
+    await at_rest(pool_of(service))
+    assert shard_server.sessions(*owners) == 2
+
+
+async def test_an_abandoned_slow_statement_is_cancelled_on_the_server(
+    service: PatientClient, practice: Practice, shard_server: ShardServer
+):
+    for setting in ("lock_timeout", "statement_timeout"):
+        shard_server.run(f"ALTER ROLE {practice.database} SET {setting} = '1h'")
+    await service.names(practice)
+    with holding_table(shard_server, practice):
+        call = asyncio.create_task(service.call(practice, "POST", json=JOHN))
+        await eventually(lambda: asyncio.to_thread(blocked, shard_server, practice))
+        call.cancel()
+        # the role's own limit is far away: what ends it is the request to cancel it
+        await eventually(lambda: asyncio.to_thread(free, shard_server, practice))
+    await asyncio.gather(call, return_exceptions=True)
+    assert await service.names(practice) == []
+    assert pool_of(service).opened == 2
+    await at_rest(pool_of(service))
+
+
+def blocked(shard_server: ShardServer, practice: Practice) -> bool:
+    query = "SELECT 1 FROM pg_stat_activity WHERE usename = %s AND wait_event_type = 'Lock'"
+    return bool(shard_server.run(query, (practice.database,)))
+
+
+def free(shard_server: ShardServer, practice: Practice) -> bool:
+    return not blocked(shard_server, practice)
+
+
+async def test_a_practice_whose_queue_is_full_is_told_to_come_later(
+    tenant: TenantService, practice: Practice, shard_server: ShardServer
+):
+    async with running(settings_for(tenant, practice_queue=5, practice_wait_ms=300)) as service:
+        await service.names(practice)
+        with holding_table(shard_server, practice):
+            answers = await asyncio.gather(*(service.call(practice, "GET") for _ in range(30)))
+        assert Counter(answer.status_code for answer in answers) == {503: 30}
+        assert {answer.json()["type"] for answer in answers} == {"/errors/practice-busy"}
+        assert all("retry-after" in answer.headers for answer in answers)
+        assert await service.names(practice) == []
+        await at_rest(pool_of(service))
+
+
+async def test_a_flooding_practice_takes_nothing_from_another(
+    service: PatientClient, practice: Practice, other_practice: Practice, shard_server: ShardServer
+):
+    await service.names(practice)
+    await service.add(other_practice, name="Calm")
+    with holding_table(shard_server, practice):
+        flood = [asyncio.create_task(service.call(practice, "GET")) for _ in range(400)]
+        for _ in range(100):
+            assert await service.names(other_practice) == ["Calm"]
+        assert pool_of(service).waiting > 100
+    answers = Counter(answer.status_code for answer in await asyncio.gather(*flood))
+    assert set(answers) == {200, 503}
+    assert shard_server.sessions(practice, other_practice) == 2
+
+
+async def test_more_practices_than_connections_are_all_served(tenant: TenantService, shard_server: ShardServer):
+    practices = [shard_server.practice() for _ in range(30)]
+    async with running(settings_for(tenant, shard_connections=3)) as service:
+        for practice in practices:
+            await service.add(practice, name=practice.id)
+        calls = [practice for practice in practices for _ in range(5)]
+        random.Random(3).shuffle(calls)
+        lists = await asyncio.gather(*(service.names(practice) for practice in calls))
+        assert lists == [[practice.id] for practice in calls]
+        assert shard_server.sessions(*practices) <= 3
+        await at_rest(pool_of(service))
+
+
+async def test_300_practices_over_10_connections_get_an_answer_or_later(
+    tenant: TenantService, shard_server: ShardServer
+):
+    """R7: never a 500; whoever can't be served in time is told so."""
+    practices = shard_server.practices(300)
+    async with running(settings_for(tenant, shard_connections=10)) as service:
+        answers = await asyncio.gather(*(service.call(practice, "GET") for practice in practices))
+        outcomes = Counter(answer.status_code for answer in answers)
+        assert set(outcomes) <= {200, 503}
+        assert outcomes[200] > 10
+        assert all("retry-after" in answer.headers for answer in answers if answer.status_code == 503)
+        for practice in practices[::10]:  # one after the other, each is served
+            assert await service.names(practice) == []
+        assert shard_server.sessions(*practices) <= 10
+        await at_rest(pool_of(service))
+
+
+async def test_a_practice_without_calls_for_long_gives_its_connection_back(
+    tenant: TenantService, practice: Practice, shard_server: ShardServer, monkeypatch
+):
+    monkeypatch.setattr("patient_service.shard_pool.EXPIRE_EVERY_S", 0.05)
+    async with running(settings_for(tenant, idle_connection_s=1)) as service:
+        await service.names(practice)
+        await eventually(lambda: not shard_server.sessions(practice))
+        assert not pool_of(service)._lanes
+        assert await service.names(practice) == []
+
+
+async def test_a_server_without_free_connections_is_answered_with_later(tenant: TenantService, tmp_path: Path):
+    """Somebody else took them (SQLSTATE 53300): ours give way one by one, then the client is told."""
+    with running_postgres(tmp_path, max_connections=10) as postgres:
+        server = ShardServer(postgres).prepare()
+        practices = [server.practice() for _ in range(8)]
+        tenant.name("a", postgres, max_connections=200)
+        async with running(settings_for(tenant, practice_wait_ms=5000)) as service:
+            answers: list[httpx.Response] = []
+            for _ in range(2):
+                answers += await asyncio.gather(*(service.call(practice, "GET") for practice in practices))
+            assert {answer.status_code for answer in answers} <= {200, 503}
+            assert {answer.json()["type"] for answer in answers if answer.status_code == 503} <= {
+                "/errors/shard-server-full"
+            }
+            for practice in practices:  # one after the other there is always one to evict
+                assert (await service.call(practice, "GET")).status_code == 200
+            await at_rest(pool_of(service))
+
+
+async def test_metrics_count_connections_by_server_and_never_name_a_practice(
+    service: PatientClient, practice: Practice
+):
+    await service.names(practice)
+    text = (await service.http.get("/metrics")).text
+    assert 'gowebbo_shard_connections{server="a",state="idle"} 1.0' in text
+    assert "gowebbo_shard_openings_total 1.0" in text
+    assert practice.database not in text
+    assert practice.id not in text
+
+
+async def test_a_connection_that_is_lost_just_after_opening_is_replaced(
+    service: PatientClient, practice: Practice, monkeypatch: pytest.MonkeyPatch
+):
+    open_really, lost = ShardOpener.open, []
+
+    async def open_and_lose_once(opener: ShardOpener, server: Server, shard: Shard) -> ShardConnection:
+        connection = await open_really(opener, server, shard)
+        if not lost:
+            lost.append(connection)
+            connection.close()
+        return connection
+
+    monkeypatch.setattr(ShardOpener, "open", open_and_lose_once)
+    assert await service.names(practice) == []
+    assert pool_of(service).opened == 2
+    await at_rest(pool_of(service))
+
+
+async def test_closing_the_service_leaves_no_session(
+    tenant: TenantService, practice: Practice, shard_server: ShardServer
+):
+    async with running(settings_for(tenant)) as service:
+        await service.names(practice)
+        assert shard_server.sessions(practice) == 1
+    await eventually(lambda: not shard_server.sessions(practice))

@@ -1,0 +1,50 @@
+"""Run as a process: makes or undoes a shard and kills itself (SIGKILL) at a step, or after a time.
+
+python tenant_interrupted.py ensure|release <practice id> <module.function> before|after
+python tenant_interrupted.py ensure|release <practice id> <milliseconds>
+"""
+
+import importlib
+import os
+import signal
+import sys
+import threading
+import uuid
+from typing import Any
+
+from tenant_service.config import Settings
+from tenant_service.main import create_app
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def interrupt(step: str, when: str) -> None:
+    module = importlib.import_module(f"tenant_service.{step.partition('.')[0]}")
+    owner_name, _, name = step.partition(".")[2].rpartition(".")
+    owner = getattr(module, owner_name) if owner_name else module
+    original = getattr(owner, name)
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        if when == "before":
+            die()
+        original(*arguments, **options)
+        die()
+
+    setattr(owner, name, interrupted)
+
+
+def main() -> None:
+    deed, practice_id, *where = sys.argv[1:]
+    app = create_app(Settings(_env_file=None))
+    assert app.state.servers.refresh()
+    if len(where) == 1:
+        threading.Timer(float(where[0]) / 1000, die).start()
+    else:
+        interrupt(*where)
+    getattr(app.state.provisioning, deed)(uuid.UUID(practice_id))
+    os._exit(0)
+
+
+main()
