@@ -4,14 +4,7 @@ import logging
 import sys
 
 import orjson
-import pytest
-
-from shared.logs import configure_logs, describe_fault, get_logger
-
-
-@pytest.fixture(autouse=True)
-def configured():
-    configure_logs("example")
+from shared.logs import describe_fault, get_logger
 
 
 class FullDisk:

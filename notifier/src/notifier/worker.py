@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from celery import Celery, Task, signals
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
+from celery.worker.request import Request
 from redis.exceptions import RedisError
 
 from notifier.config import Settings
@@ -33,12 +34,23 @@ STOP_WITHIN_S = 4
 _log = get_logger()
 
 
+class _SettledRequest(Request):  # type: ignore[misc]  # Celery has no types
+    """A task whose acknowledgement must arrive: if Redis is gone by then, the worker connects anew.
+
+    Celery would log that and go on, and its transport would wait for ever for the acknowledgement before it takes
+    another task. The task itself comes back when Redis does.
+    """
+
+    def __init__(self, *parts: Any, connection_errors: object = None, **more: Any) -> None:  # noqa: ARG002 - left out
+        super().__init__(*parts, connection_errors=(), **more)
+
+
 def create_worker(settings: Settings) -> Celery:
     """The Celery application with its one task. Connects on first use."""
     app = create_celery(settings)
     delivery = create_delivery(settings)
 
-    @app.task(name=SEND_MAIL, bind=True, max_retries=None)  # type: ignore[untyped-decorator]  # Celery has no types
+    @app.task(name=SEND_MAIL, bind=True, max_retries=None, Request=_SettledRequest)  # type: ignore[untyped-decorator]  # Celery has no types
     def send_mail(task: Task, event: dict[str, Any]) -> None:
         perform(task, Event.from_dict(event), delivery)
 
