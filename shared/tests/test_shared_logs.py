@@ -4,6 +4,7 @@ import logging
 import sys
 
 import orjson
+
 from shared.logs import describe_fault, get_logger
 
 
