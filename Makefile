@@ -22,7 +22,10 @@ up: $(INSTALLED) ## run everything on this machine: PostgreSQL, Redis protocol s
 	@exec $(VENV)/bin/gowebbo up
 
 test: $(INSTALLED) ## every test: unit, service and end to end, against real servers that it starts itself
-	@$(VENV)/bin/python -m pytest
+	@failed=0; \
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --ignore tests-e2e || failed=1; \
+	$(VENV)/bin/python -m pytest tests-e2e || failed=1; \
+	exit $$failed
 
 lint: $(INSTALLED) ## ruff, mypy --strict, import contracts
 	@$(VENV)/bin/ruff check .
