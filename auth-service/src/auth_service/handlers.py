@@ -14,6 +14,7 @@ from auth_service.sessions import Tokens
 from shared.app import CallerDep, requires, service_only
 from shared.cursor import DEFAULT_LIMIT, CursorText, Limit
 from shared.envelope import success
+from shared.models import problems
 from shared.roles import Permission
 
 PRACTICES_PATH = "/api/v1/practices"
@@ -23,32 +24,34 @@ JWKS_MAX_AGE_S = 300
 router = APIRouter()
 internal = APIRouter(prefix="/internal", include_in_schema=False, dependencies=[Depends(service_only)])
 
+# Two addresses each: the original's shorter ones are answered too.
+_SIGN_UP: dict[str, Any] = {
+    "summary": "Sign a practice up",
+    "description": "Registers a practice with a database of its own. Either all of it exists afterwards, or nothing.",
+    "status_code": 201,
+    "response_model": models.SignedUp,
+    "responses": problems(400, 409, 415, 422, 503),
+}
+_LOG_IN: dict[str, Any] = {
+    "summary": "Log in",
+    "description": "Opens a session in the practice last used. Send the token as `Authorization: Bearer`.",
+    "response_model": models.LoggedIn,
+    "responses": problems(400, 401, 403, 415, 422, 429, 503),
+}
+
 UserAgent = Annotated[str, Header(alias="user-agent", include_in_schema=False)]
 
 
-@router.post("/api/v1/signup", include_in_schema=False)
-@router.post(
-    "/api/v1/practices/signup",
-    summary="Sign a practice up",
-    description="Registers a practice with a database of its own. Either all of it exists afterwards, or nothing.",
-    status_code=201,
-    response_model=models.SignedUp,
-    responses=models.problems(400, 409, 415, 422, 503),
-)
+@router.post("/api/v1/signup", deprecated=True, **_SIGN_UP)
+@router.post("/api/v1/practices/signup", **_SIGN_UP)
 async def sign_up(body: models.SignUpBody, rules: RulesDep, request_id: RequestId) -> Response:
     signup = await rules.signing_up.register(body, request_id=request_id)
     result = {"id": signup.practice_id, "name": signup.name, "email": signup.email}
     return success("Practice registered successfully!", result, status=201)
 
 
-@router.post("/api/v1/login", include_in_schema=False)
-@router.post(
-    "/api/v1/practices/login",
-    summary="Log in",
-    description="Opens a session in the practice last used. Send the token as `Authorization: Bearer`.",
-    response_model=models.LoggedIn,
-    responses=models.problems(400, 401, 403, 415, 422, 429, 503),
-)
+@router.post("/api/v1/login", deprecated=True, **_LOG_IN)
+@router.post("/api/v1/practices/login", **_LOG_IN)
 async def log_in(body: models.LogInBody, rules: RulesDep, caller: CallerDep, user_agent: UserAgent = "") -> Response:
     tokens = await rules.logging_in.log_in(body, address=caller.client_address, user_agent=user_agent)
     return success("Login successful!", beside=_shown_tokens(tokens))
@@ -60,7 +63,7 @@ async def log_in(body: models.LogInBody, rules: RulesDep, caller: CallerDep, use
     description="A refresh token is good for one use (and for a repetition within a minute). "
     "One that is used again later ends its session.",
     response_model=models.LoggedIn,
-    responses=models.problems(400, 401, 403, 415, 422, 503),
+    responses=problems(400, 401, 403, 415, 422, 503),
 )
 async def refresh(body: models.RefreshBody, rules: RulesDep) -> Response:
     tokens = await rules.sessions.refresh(body.refresh_token)
@@ -72,7 +75,7 @@ async def refresh(body: models.RefreshBody, rules: RulesDep) -> Response:
     summary="Log out",
     description="Ends this session: its tokens are refused within seconds.",
     response_model=models.Done,
-    responses=models.problems(401, 503),
+    responses=problems(401, 503),
 )
 async def log_out(rules: RulesDep, caller: CallerDep) -> Response:
     await rules.sessions.end(caller)
@@ -84,7 +87,7 @@ async def log_out(rules: RulesDep, caller: CallerDep) -> Response:
     summary="List practices",
     description="The admin sees all active practices, a practice sees itself.",
     response_model=models.PracticesFound,
-    responses=models.problems(400, 401, 403, 422, 503),
+    responses=problems(400, 401, 403, 422, 503),
 )
 async def list_practices(
     rules: RulesDep, caller: CallerDep, limit: Limit = DEFAULT_LIMIT, cursor: CursorText = None
@@ -99,7 +102,7 @@ async def list_practices(
     summary="List practices with their details",
     description="Every practice in every state; for the platform's admin only.",
     response_model=models.PracticeDetailsFound,
-    responses=models.problems(400, 401, 403, 422, 503),
+    responses=problems(400, 401, 403, 422, 503),
     dependencies=[requires(Permission.PLATFORM_READ)],
 )
 async def list_practices_with_details(

@@ -156,28 +156,3 @@ class PracticeDetailsFound(_Success):
     """A page of practices for their operator."""
 
     result: PracticeDetailsPage
-
-
-class FieldFault(BaseModel):
-    """One fault of a value."""
-
-    field: str
-    message: str
-
-
-class Problem(BaseModel):
-    """An error (RFC 9457 within the envelope)."""
-
-    success: Literal[False] = False
-    status: int
-    message: str
-    type: str
-    title: str
-    detail: str
-    instance: str
-    errors: list[FieldFault] | None = None
-
-
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """A route's documented errors."""
-    return {status: {"model": Problem} for status in statuses}

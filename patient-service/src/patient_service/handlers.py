@@ -8,7 +8,6 @@ from patient_service import patients
 from patient_service.dependencies import PatientId, ShardToDelete, ShardToRead, ShardToWrite
 from patient_service.models import (
     DoneAnswer,
-    ErrorAnswer,
     PatientAnswer,
     PatientBody,
     PatientChanges,
@@ -16,6 +15,7 @@ from patient_service.models import (
 )
 from patient_service.storage import Json
 from shared.cursor import DEFAULT_LIMIT, CursorText, Limit
+from shared.models import problems
 from shared.envelope import success
 
 PATH = "/api/v1/patients"
@@ -23,7 +23,7 @@ _JSON = "application/json"
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": ErrorAnswer} for status in (401, 403, 422, 503, 504, *statuses)}
+    return problems(401, 403, 422, 503, 504, *statuses)
 
 
 router = APIRouter(prefix=PATH, tags=["patients"])

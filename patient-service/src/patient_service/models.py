@@ -93,23 +93,3 @@ class PatientPageAnswer(_Success):
 
 class DoneAnswer(_Success):
     """Nothing to return."""
-
-
-class Fault(BaseModel):
-    """What is wrong with a value."""
-
-    field: str
-    message: str
-
-
-class ErrorAnswer(BaseModel):
-    """Any error: RFC 9457's members in the product's envelope."""
-
-    success: Literal[False]
-    status: int
-    message: str
-    type: str
-    title: str
-    detail: str
-    instance: str = Field(description="The request's id.")
-    errors: list[Fault] | None = Field(default=None, description="Of a validation: every fault.")

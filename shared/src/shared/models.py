@@ -1,9 +1,9 @@
-"""How bodies are read: strict JSON types, no unknown members, text without control characters."""
+"""How bodies are read (strict JSON types, no unknown members, plain text) and how API documents show errors."""
 
 import unicodedata
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 
@@ -23,3 +23,28 @@ class StrictBody(BaseModel):
     """A request body. `"3"`, `true` and `3.0` are no integers, and what isn't listed is refused."""
 
     model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Fault(BaseModel):
+    """One fault of a validation."""
+
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """Any error: RFC 9457's members in the product's envelope, as `shared.errors` renders them."""
+
+    success: Literal[False]
+    status: int
+    message: str
+    type: str
+    title: str
+    detail: str
+    instance: str = Field(description="The request's id.")
+    errors: list[Fault] | None = Field(default=None, description="Of a validation: every fault.")
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """A route's documented errors, as FastAPI's `responses` takes them."""
+    return {status: {"model": Problem} for status in statuses}

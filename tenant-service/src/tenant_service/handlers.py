@@ -10,6 +10,7 @@ from shared.app import requires, service_only
 from shared.cursor import DEFAULT_LIMIT, CursorText, Limit, decode_cursor, encode_cursor
 from shared.envelope import success
 from shared.errors import MalformedCursorError
+from shared.models import problems
 from shared.roles import Permission
 from tenant_service import storage
 from tenant_service.dependencies import Central, MakingSlots, PracticeId, Provisioner, Servers, UndoingSlots
@@ -73,7 +74,7 @@ def get_changes(central: Central, after: Annotated[int | None, Query(ge=0)] = No
     return _json({"changes": rows, "last": changes.last, **({"reset": True} if changes.reset else {})})
 
 
-@admin.get("/servers", summary="List the shard servers", responses={200: {"model": ServersAnswer}})
+@admin.get("/servers", summary="List the shard servers", responses={200: {"model": ServersAnswer}, **problems(401, 403, 503)})
 def list_servers(central: Central, servers: Servers) -> Response:
     """Every shard server with its load."""
     with central.begin() as connection:
@@ -86,7 +87,7 @@ def list_servers(central: Central, servers: Servers) -> Response:
     return success("Shard servers fetched successfully!", {"data": data})
 
 
-@admin.get("/shards", summary="List the directory", responses={200: {"model": ShardsAnswer}})
+@admin.get("/shards", summary="List the directory", responses={200: {"model": ShardsAnswer}, **problems(400, 401, 403, 422, 503)})
 def list_shards(
     request: Request,
     central: Central,
