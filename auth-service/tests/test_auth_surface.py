@@ -55,6 +55,8 @@ def test_every_documented_route_tells_what_it_does_and_how_it_fails(auth):
     assert {path for path, _, _ in operations} == {
         "/api/v1/practices/signup",
         "/api/v1/practices/login",
+        "/api/v1/signup",
+        "/api/v1/login",
         "/api/v1/auth/refresh",
         "/api/v1/auth/logout",
         "/api/v1/practices",

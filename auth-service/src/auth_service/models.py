@@ -1,6 +1,6 @@
 """What comes in and goes out, as Pydantic models."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from email_validator import EmailNotValidError, validate_email

@@ -15,8 +15,8 @@ from patient_service.models import (
 )
 from patient_service.storage import Json
 from shared.cursor import DEFAULT_LIMIT, CursorText, Limit
-from shared.models import problems
 from shared.envelope import success
+from shared.models import problems
 
 PATH = "/api/v1/patients"
 _JSON = "application/json"

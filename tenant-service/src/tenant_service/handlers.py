@@ -74,7 +74,9 @@ def get_changes(central: Central, after: Annotated[int | None, Query(ge=0)] = No
     return _json({"changes": rows, "last": changes.last, **({"reset": True} if changes.reset else {})})
 
 
-@admin.get("/servers", summary="List the shard servers", responses={200: {"model": ServersAnswer}, **problems(401, 403, 503)})
+@admin.get(
+    "/servers", summary="List the shard servers", responses={200: {"model": ServersAnswer}, **problems(401, 403, 503)}
+)
 def list_servers(central: Central, servers: Servers) -> Response:
     """Every shard server with its load."""
     with central.begin() as connection:
@@ -87,7 +89,11 @@ def list_servers(central: Central, servers: Servers) -> Response:
     return success("Shard servers fetched successfully!", {"data": data})
 
 
-@admin.get("/shards", summary="List the directory", responses={200: {"model": ShardsAnswer}, **problems(400, 401, 403, 422, 503)})
+@admin.get(
+    "/shards",
+    summary="List the directory",
+    responses={200: {"model": ShardsAnswer}, **problems(400, 401, 403, 422, 503)},
+)
 def list_shards(
     request: Request,
     central: Central,
