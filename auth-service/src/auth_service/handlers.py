@@ -26,6 +26,7 @@ internal = APIRouter(prefix="/internal", include_in_schema=False, dependencies=[
 
 # Two addresses each: the original's shorter ones are answered too.
 _SIGN_UP: dict[str, Any] = {
+    "tags": ["practices"],
     "summary": "Sign a practice up",
     "description": "Registers a practice with a database of its own. Either all of it exists afterwards, or nothing.",
     "status_code": 201,
@@ -33,6 +34,7 @@ _SIGN_UP: dict[str, Any] = {
     "responses": problems(400, 409, 415, 422, 503),
 }
 _LOG_IN: dict[str, Any] = {
+    "tags": ["practices"],
     "summary": "Log in",
     "description": "Opens a session in the practice last used. Send the token as `Authorization: Bearer`.",
     "response_model": models.LoggedIn,
@@ -59,6 +61,7 @@ async def log_in(body: models.LogInBody, rules: RulesDep, caller: CallerDep, use
 
 @router.post(
     "/api/v1/auth/refresh",
+    tags=["sessions"],
     summary="Get the next tokens",
     description="A refresh token is good for one use (and for a repetition within a minute). "
     "One that is used again later ends its session.",
@@ -72,6 +75,7 @@ async def refresh(body: models.RefreshBody, rules: RulesDep) -> Response:
 
 @router.post(
     "/api/v1/auth/logout",
+    tags=["sessions"],
     summary="Log out",
     description="Ends this session: its tokens are refused within seconds.",
     response_model=models.Done,
@@ -84,6 +88,7 @@ async def log_out(rules: RulesDep, caller: CallerDep) -> Response:
 
 @router.get(
     PRACTICES_PATH,
+    tags=["practices"],
     summary="List practices",
     description="The admin sees all active practices, a practice sees itself.",
     response_model=models.PracticesFound,
@@ -99,6 +104,7 @@ async def list_practices(
 
 @router.get(
     ADMIN_PRACTICES_PATH,
+    tags=["admin"],
     summary="List practices with their details",
     description="Every practice in every state; for the platform's admin only.",
     response_model=models.PracticeDetailsFound,
