@@ -31,7 +31,7 @@ _numbers = itertools.count(1)
 
 
 def check_every_answer(response: httpx.Response) -> None:
-    """Contract §1: headers on every answer, and one shape of all errors."""
+    """Headers on every answer, and one shape of all errors."""
     response.read()
     path = response.request.url.path
     [request_id] = response.headers.get_list("x-request-id")

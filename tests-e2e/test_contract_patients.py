@@ -1,4 +1,4 @@
-"""Contract §1, the rows about patients: each success, each error, to the letter."""
+"""The API's rows about patients: each success, each error, to the letter."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Contract §1, the rows about practices: each success, each error, to the letter."""
+"""The API's rows about practices: each success, each error, to the letter."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Contract §1: credentials, bodies, methods and headers, as every patient route treats them."""
+"""Credentials, bodies, methods and headers, as every patient route treats them."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Contract §1 and §7: log-in, its throttles, refresh, log-out."""
+"""Log-in, its throttles, refresh, log-out."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -69,7 +69,7 @@ def test_log_in_refuses_a_body_with_the_fields(api: Api, body: dict[str, object]
 def test_failed_log_ins_of_an_account_are_throttled_whether_or_not_it_exists(
     stack: EmbeddedStack, new_practice: Callable[..., Practice]
 ) -> None:
-    """Contract §7: five failures in ten minutes; the right password doesn't get through either."""
+    """Five failures in ten minutes; the right password doesn't get through either."""
     joined = new_practice()
     elsewhere = Api(stack.url, source="127.0.0.21")
     answers = {}
@@ -87,7 +87,7 @@ def test_failed_log_ins_of_an_account_are_throttled_whether_or_not_it_exists(
 def test_failed_log_ins_of_an_address_are_throttled_and_others_notice_nothing(
     api: Api, stack: EmbeddedStack, practice: Practice
 ) -> None:
-    """Contract §7: 100 failures in ten minutes in the embedded stack. A forged header is no other address."""
+    """100 failures in ten minutes in the embedded stack. A forged header is no other address."""
     noisy = Api(stack.url, source="127.0.0.22")
     statuses = []
     for number in range(101):

@@ -1,4 +1,4 @@
-"""R3: a service that is called past the gateway answers 401, whatever the path and whatever else it is sent."""
+"""A service that is called past the gateway answers 401, whatever the path and whatever else it is sent."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -174,7 +174,7 @@ def test_the_jwks_needs_no_signature(urls: dict[str, str]) -> None:
 def test_a_missing_malformed_or_unknown_shard_is_a_named_error(
     urls: dict[str, str], key: str, shard: str, status: int
 ) -> None:
-    """Contract §3: never a default. Even the gateway could not make the service guess."""
+    """Never a default. Even the gateway could not make the service guess."""
     caller = Caller(practice_id=ANY_ID, shard=shard, user_id=ANY_ID, session_id=ANY_ID, role="owner")
     base_url, socket_path = split_url(urls["patient-service"])
     with httpx.Client(base_url=base_url, transport=httpx.HTTPTransport(uds=socket_path)) as client:

@@ -1,4 +1,4 @@
-"""R32, R42, R44, R46: whatever is killed, what was promised is kept, and nothing is left half-made."""
+"""Whatever is killed, what was promised is kept, and nothing is left half-made."""
 
 import contextlib
 import os
@@ -35,9 +35,9 @@ PROCESSES = (
     "redis",
 )
 UNNOTICED_BY_CLIENTS = {"notifier", "notifier-worker", "redis"}
-"""Contract §2: mail and Redis don't count."""
+"""Mail and Redis don't count."""
 UNNOTICED_BY_PATIENTS = UNNOTICED_BY_CLIENTS | {"auth-service", "tenant-service"}
-"""Design decision 2: cached keys and directory entries serve on."""
+"""Cached keys and directory entries serve on."""
 ALLOWED = {200, 201, 409, 502, 503, 504}
 BACK_WITHIN_S = 60
 """PostgreSQL's recovery waits for the disk, which others may keep busy."""
@@ -161,7 +161,7 @@ def test_the_email_of_a_failed_sign_up_is_free_again(scene: Scene) -> None:
 
 
 def test_a_hung_service_is_answered_in_time_and_named_as_missing(scene: Scene) -> None:
-    """R22. The others go on."""
+    """The others go on."""
     one = scene.practices[0]
     with stopped(scene.stack, "patient-service"):
         assert_error(one.get(PATIENTS), 504)
@@ -175,7 +175,7 @@ def test_a_hung_service_is_answered_in_time_and_named_as_missing(scene: Scene) -
 
 
 def test_while_redis_hangs_sign_ups_succeed_and_the_mails_come_later(scene: Scene) -> None:
-    """R44: a black-holed Redis costs nobody anything but time."""
+    """A black-holed Redis costs nobody anything but time."""
     late = [new_sign_up() for _ in range(5)]
     with stopped(scene.stack, "redis"):
         assert [scene.api.post(SIGNUP, json=body).status_code for body in late] == [201] * 5
@@ -209,7 +209,7 @@ def test_a_redis_that_is_gone_when_a_mail_is_done_does_not_end_all_mail(scene: S
 
 
 def test_every_confirmed_sign_up_gets_its_welcome_mail(scene: Scene) -> None:
-    """R42, over everything above: at least once, with a Message-ID that shows what is a repetition."""
+    """Over everything above: at least once, with a Message-ID that shows what is a repetition."""
     scene.confirmed_emails.add(Practice.join(scene.api).email)
     mailbox = scene.stack.mailbox
     eventually_none(lambda: mailbox.missing(scene.confirmed_emails), "without mail", timeout_s=MAIL_WITHIN_S)
@@ -218,7 +218,7 @@ def test_every_confirmed_sign_up_gets_its_welcome_mail(scene: Scene) -> None:
 
 
 def test_a_central_database_restored_to_an_older_state_costs_no_shard(scene: Scene) -> None:
-    """Design decision 5: what has no owner any more is quarantined, never dropped; everybody else works on."""
+    """What has no owner any more is quarantined, never dropped; everybody else works on."""
     stack, central = scene.stack, scene.stack.central_database()
     _back_up(scene, central)
     lost = [eventually(lambda: _joined(scene.api), "a sign-up", timeout_s=BACK_WITHIN_S) for _ in range(3)]

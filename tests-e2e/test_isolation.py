@@ -55,7 +55,7 @@ def databases(stack: EmbeddedStack, practice: Practice, other_practice: Practice
 def test_a_foreign_id_is_answered_like_an_unknown_one_on_every_route(
     api: Api, practice: Practice, other_practice: Practice
 ) -> None:
-    """R1: the matrix comes from the API document, so that no route can be forgotten."""
+    """The matrix comes from the API document, so that no route can be forgotten."""
     patient = practice.new_patient(name="Not for strangers")
     routes = _routes_with_an_id(api)
     assert {("GET", f"{PATIENTS}/{{patient_id}}"), ("POST", f"{PATIENTS}/{{patient_id}}/restore")} <= {
@@ -115,7 +115,7 @@ def _variants(values: dict[str, str]) -> list[list[tuple[str, str]]]:
 def test_forged_internal_headers_have_no_effect(
     api: Api, practice: Practice, other_practice: Practice, databases: tuple[str, str]
 ) -> None:
-    """R2: the gateway deletes them all. With a token the answer is one's own, without one it stays 401."""
+    """The gateway deletes them all. With a token the answer is one's own, without one it stays 401."""
     practice.new_patient(name="Not for strangers")
     words = {"practice": practice.id, "database": databases[0], "hex": "0" * 64}
     values = {name: value.format(**words) for name, value in HEADER_VALUES.items()}
@@ -152,7 +152,7 @@ def own_password(stack: EmbeddedStack, databases: tuple[str, str]) -> str:
 def test_a_shards_role_enters_its_own_database_and_no_other(
     databases: tuple[str, str], own_password: str, superuser_dsn: str, central_database: str
 ) -> None:
-    """R4, by trying: with the role's real password."""
+    """By trying: with the role's real password."""
     own, foreign = databases
     _log_in(superuser_dsn, own, own_password, own).close()
     for database in (foreign, central_database, "postgres", "template1", "template0"):
@@ -163,7 +163,7 @@ def test_a_shards_role_enters_its_own_database_and_no_other(
 def test_a_shards_role_may_read_add_and_change_rows_and_nothing_else(
     databases: tuple[str, str], own_password: str, superuser_dsn: str, practice: Practice
 ) -> None:
-    """Design decision 4: it can never delete a row or touch the schema."""
+    """It can never delete a row or touch the schema."""
     practice.new_patient()
     connection = _log_in(superuser_dsn, databases[0], own_password, databases[0])
     connection.autocommit = True
@@ -210,13 +210,12 @@ def test_no_role_but_the_superuser_has_power_over_the_server(superuser_dsn: str)
 
 
 def test_every_password_is_stored_as_scram(superuser_dsn: str) -> None:
-    """R5."""
     stored = column(superuser_dsn, "SELECT rolpassword FROM pg_authid WHERE rolcanlogin")
     assert all(verifier.startswith("SCRAM-SHA-256$") for verifier in stored)
 
 
 def test_only_shards_have_names_that_look_like_shards(stack: EmbeddedStack, superuser_dsn: str) -> None:
-    """Contract §5: `shard_<random>` are exactly the practices' databases and login roles."""
+    """`shard_<random>` are exactly the practices' databases and login roles."""
     listed = {one["database"] for one in stack.command_json("practices", "list")}
     like = "SELECT {0} FROM {1} WHERE {0} ~ '^(shard|practice)' AND {2}"
     assert set(column(superuser_dsn, like.format("datname", "pg_database", "NOT datistemplate"))) == listed

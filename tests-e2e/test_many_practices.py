@@ -50,7 +50,7 @@ def test_all_practices_work_in_rotation_without_a_failure(
 def test_no_role_of_any_practice_may_enter_another_database(
     small_stack: EmbeddedStack, practices: list[Practice]
 ) -> None:
-    """R4: 0 of all pairs. Template1, postgres and the central database are among the databases."""
+    """0 of all pairs. Template1, postgres and the central database are among the databases."""
     strays = rows(
         small_stack.dsn(),
         "SELECT r.rolname, d.datname FROM pg_roles r CROSS JOIN pg_database d"
@@ -67,6 +67,6 @@ def test_no_role_of_any_practice_may_enter_another_database(
 
 
 def test_the_stack_stops_in_time_with_all_of_them(small_stack: EmbeddedStack, practices: list[Practice]) -> None:
-    """Contract §5: 15 s, exit 0; each practice brings a database that PostgreSQL has to write out."""
+    """15 s, exit 0; each practice brings a database that PostgreSQL has to write out."""
     assert len(practices) == PRACTICES
     assert small_stack.stop() == 0

@@ -1,4 +1,4 @@
-"""Contract §2: health, keys and documents, readable without credentials and without the internet."""
+"""Health, keys and documents, readable without credentials and without the internet."""
 
 import re
 from typing import Any

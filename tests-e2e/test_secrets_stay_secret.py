@@ -104,7 +104,7 @@ def test_there_are_logs_to_look_into(stack: EmbeddedStack) -> None:
 
 
 def test_the_file_of_secrets_is_its_owners_alone(stack: EmbeddedStack) -> None:
-    """Contract §5: mode 0600."""
+    """Mode 0600."""
     files = [path for path in stack.home.iterdir() if path.is_file() and "secret" in path.name]
     assert files
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in files)

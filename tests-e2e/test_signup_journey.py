@@ -69,7 +69,7 @@ def test_a_practice_gets_a_database_and_a_login_role_of_its_own(
 def test_the_central_practices_table_keeps_the_originals_columns(
     stack: EmbeddedStack, practice: Practice, superuser_dsn: str, central_database: str
 ) -> None:
-    """Design decision 10: id, name, email, password, database_name, created_at, updated_at."""
+    """The original's columns: id, name, email, password, database_name, created_at, updated_at."""
     [(name, email, password, database, created, updated)] = rows(
         with_database(superuser_dsn, central_database),
         "SELECT name, email, password, database_name, created_at, updated_at FROM auth.practices WHERE id = %s",
@@ -102,7 +102,7 @@ def test_the_welcome_mail_arrives_as_text_and_html_with_the_practices_name(
 
 
 def test_fifty_parallel_sign_ups_all_succeed(api: Api, stack: EmbeddedStack, superuser_dsn: str) -> None:
-    """R33: the template is never in use, concurrency is bounded; every one gets its own database and role."""
+    """The template is never in use, concurrency is bounded; every one gets its own database and role."""
     with ThreadPoolExecutor(PARALLEL_SIGN_UPS) as pool:
         answers = list(pool.map(lambda _: api.sign_up(), range(PARALLEL_SIGN_UPS)))
     assert [answer.status_code for answer in answers] == [201] * PARALLEL_SIGN_UPS
@@ -132,7 +132,7 @@ def test_ids_are_uuids_of_version_seven(practice: Practice) -> None:
 def test_an_access_token_names_practice_person_role_and_session_but_no_database(
     api: Api, stack: EmbeddedStack, practice: Practice
 ) -> None:
-    """Design decision 1, checked with the public keys as any client could."""
+    """Checked with the public keys as any client could."""
     keys = jwt.PyJWKSet.from_dict(api.get("/.well-known/jwks.json").json())
     header = jwt.get_unverified_header(practice.token)
     claims = jwt.decode(practice.token, keys[header["kid"]].key, algorithms=["EdDSA"], options={"verify_aud": False})

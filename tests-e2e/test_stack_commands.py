@@ -1,4 +1,4 @@
-"""Contract §5 and §6: `up`, `status`, `practices list`, `servers list`, as people and scripts use them."""
+"""`up`, `status`, `practices list`, `servers list`, as people and scripts use them."""
 
 import os
 import re

@@ -140,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _enter(self) -> tuple[FakeTenant, str]:
         sent = [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
-        if ContextVerifier([GATEWAY_SECRET.encode()]).verify(sent).role != "service:auth":
+        if ContextVerifier([GATEWAY_SECRET.encode()]).verify(sent).role != "service:auth-service":
             self.server.tenant.unsigned += 1
         return self.server.tenant, self.path.rpartition("/")[2]
 

@@ -51,7 +51,7 @@ def test_an_unknown_email_and_a_wrong_password_get_the_same_answer(client, pract
 
 
 def test_refusals_take_the_same_time(client, practice):
-    """R12, compared within one run. The room is for a busy machine: without the dummy hash it would be tenfold."""
+    """Compared within one run. The room is for a busy machine: without the dummy hash it would be tenfold."""
 
     def refusal_s(email: str) -> float:
         begin = time.perf_counter()
@@ -113,7 +113,7 @@ def test_many_devices_of_one_account_log_in_at_once(client, practice):
 
 
 def test_livez_answers_while_fifty_log_ins_hash(start_auth, central):
-    """R14: a share of the processor is enough for it, and it waits for no log-in."""
+    """A share of the processor is enough for it, and it waits for no log-in."""
     client = start_auth(bcrypt_cost=12).client
     client.sign_up()
     finished = threading.Event()

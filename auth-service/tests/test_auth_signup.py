@@ -172,3 +172,12 @@ def test_hostile_names_are_only_names(client, central, tenant):
     assert answer.json()["result"]["name"] == name
     assert central.value("SELECT name FROM auth.practices") == name
     assert "drop" not in next(iter(tenant.shards.values())).lower()
+
+
+def test_an_address_that_signs_up_without_end_is_stopped_before_anything_is_made(start_auth, tenant):
+    client = start_auth(signups_per_address=2).client
+    answers = [client.sign_up(f"endless-{n}@example.com") for n in range(3)]
+    assert [answer.status_code for answer in answers] == [201, 201, 429]
+    assert int(answers[2].headers["Retry-After"]) > 0
+    assert answers[2].json()["type"] == "/errors/too-many-sign-ups"
+    assert len(tenant.puts) == 2

@@ -286,6 +286,8 @@ def test_good_settings_are_taken() -> None:
     ("name", "value"),
     [
         ("admin_password", "short"),
+        ("admin_password", "your_long_password"),
+        ("log_level", "chatty"),
         ("admin_user_name", "a:b"),
         ("gateway_secret", "short"),
         ("auth_service_url", "ftp://x"),
@@ -302,6 +304,15 @@ def test_faulty_settings_are_refused_without_showing_them(name: str, value) -> N
     assert [fault["loc"] for fault in refused.value.errors()] == [(name,)]
     if name == "admin_password":
         assert value not in str(refused.value).replace("shorter", "")
+
+
+def test_the_admin_s_password_is_not_the_one_of_an_example() -> None:
+    with pytest.raises(ValidationError):
+        Settings(_env_file=None, **{**GOOD, "admin_password": "admin_password"})
+
+
+def test_the_log_level_may_be_written_in_lower_case() -> None:
+    assert Settings(_env_file=None, **GOOD, log_level="debug").log_level == "DEBUG"
 
 
 def test_every_setting_is_described() -> None:

@@ -35,7 +35,7 @@ from tenant_service.storage import Shard
 
 GATEWAY_SECRET = "gateway-0123456789abcdef0123456789abcdef"
 SHARD_SECRET = "shards-fedcba9876543210fedcba9876543210"
-AUTH = Caller(role="service:auth")
+AUTH = Caller(role="service:auth-service")
 GATEWAY = Caller(role="service:gateway")
 ADMIN = Caller(role="admin")
 DEADLINE_S = 30.0

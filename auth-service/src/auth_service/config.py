@@ -11,13 +11,15 @@ _DAY_S = 86_400
 
 
 class DatabaseSettings(ServiceSettings):
-    """What reaching the central database takes. TLS is libpq's: `PGSSLMODE`, `PGSSLROOTCERT`."""
+    """What reaching the central database takes."""
 
     db_host: str = Field(description="Host of the PostgreSQL server with the central database.")
     db_port: int = Field(default=5432, ge=1, le=65535, description="Its TCP port.")
     db_name: str = Field(default="gowebbo", min_length=1, description="Name of the central database.")
     db_user: str = Field(default="gowebbo_auth", min_length=1, description="Login role that owns the schema `auth`.")
     db_pass: SecretStr = Field(description="Its password.")
+    db_sslmode: str = Field(default="prefer", description="libpq's sslmode; verify-full beyond a private network.")
+    db_sslrootcert: str | None = Field(default=None, description="File of the authority that signed its certificate.")
 
 
 class Settings(DatabaseSettings):
@@ -42,6 +44,9 @@ class Settings(DatabaseSettings):
     )
     login_failures_per_address: int = Field(
         default=50, ge=1, description="Failed log-ins of one client address in 10 minutes before it has to wait."
+    )
+    signups_per_address: int = Field(
+        default=100, ge=0, description="Sign-ups from one client address in an hour; 0: as many as it likes."
     )
     tenant_service_url: str = Field(
         pattern=r"^(https?://|unix:/)", description="tenant-service: `http://host:port` or `unix:/path`."

@@ -52,6 +52,8 @@ class Database:
             pool_timeout=_POOL_TIMEOUT_S,
             connect_args={
                 "connect_timeout": _CONNECT_TIMEOUT_S,
+                "sslmode": settings.db_sslmode,
+                **({"sslrootcert": settings.db_sslrootcert} if settings.db_sslrootcert else {}),
                 "application_name": "auth-service",
                 "options": f"{_SERVER_SIDE} {_IDLE_IN_TRANSACTION}",
                 # a server that vanished without a word is noticed after seconds, not after minutes

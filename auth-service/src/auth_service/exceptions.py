@@ -46,6 +46,10 @@ class TooManyFailuresError(TooManyRequestsError):
     error, title = "too-many-failures", "Too many failed log-ins"
 
 
+class TooManySignUpsError(TooManyRequestsError):
+    error, title = "too-many-sign-ups", "Too many sign-ups from this address"
+
+
 class HashingBusyError(UnavailableError):
     """More passwords wait for hashing than can be hashed in time."""
 

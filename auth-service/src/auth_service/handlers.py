@@ -31,7 +31,7 @@ _SIGN_UP: dict[str, Any] = {
     "description": "Registers a practice with a database of its own. Either all of it exists afterwards, or nothing.",
     "status_code": 201,
     "response_model": models.SignedUp,
-    "responses": problems(400, 409, 415, 422, 503),
+    "responses": problems(400, 409, 415, 422, 429, 503),
 }
 _LOG_IN: dict[str, Any] = {
     "tags": ["practices"],
@@ -46,8 +46,8 @@ UserAgent = Annotated[str, Header(alias="user-agent", include_in_schema=False)]
 
 @router.post("/api/v1/signup", deprecated=True, **_SIGN_UP)
 @router.post("/api/v1/practices/signup", **_SIGN_UP)
-async def sign_up(body: models.SignUpBody, rules: RulesDep, request_id: RequestId) -> Response:
-    signup = await rules.signing_up.register(body, request_id=request_id)
+async def sign_up(body: models.SignUpBody, rules: RulesDep, caller: CallerDep, request_id: RequestId) -> Response:
+    signup = await rules.signing_up.register(body, address=caller.client_address, request_id=request_id)
     result = {"id": signup.practice_id, "name": signup.name, "email": signup.email}
     return success("Practice registered successfully!", result, status=201)
 

@@ -22,6 +22,7 @@ from auth_service.revocations import Revocations
 from auth_service.sessions import Sessions
 from auth_service.shards import Shards
 from auth_service.signup import SigningUp
+from auth_service.signup_limit import SignUpLimit
 from auth_service.throttle import LoginThrottle
 from auth_service.tokens import AccessTokens, RefreshTokens
 from shared.app import create_service_app
@@ -43,7 +44,12 @@ def create_app(settings: Settings) -> FastAPI:
     )
     rules = Rules(
         signing_up=SigningUp(
-            database, hasher=hasher, shards=shards, on_registered=event_waits.set, on_undone=shard_waits.set
+            database,
+            limit=SignUpLimit(per_address=settings.signups_per_address),
+            hasher=hasher,
+            shards=shards,
+            on_registered=event_waits.set,
+            on_undone=shard_waits.set,
         ),
         logging_in=LoggingIn(
             database,

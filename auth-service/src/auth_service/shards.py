@@ -18,10 +18,10 @@ _log = get_logger()
 
 
 class Shards:
-    """Calls tenant-service, signed as `service:auth`. Connects on the first call."""
+    """Calls tenant-service, signed as `service:auth-service`. Connects on the first call."""
 
     def __init__(self, url: str, *, keys: Sequence[bytes]) -> None:
-        self._client = async_service_client(url, name="auth", keys=keys)
+        self._client = async_service_client(url, name="auth-service", keys=keys)
 
     async def ensure(self, practice_id: UUID, *, timeout_s: float) -> ShardName:
         """The practice's shard, made if need be. Raises ShardUnavailableError."""

@@ -16,6 +16,7 @@ from auth_service.exceptions import EmailTakenError, SignUpUndoneError
 from auth_service.models import SignUpBody
 from auth_service.passwords import PasswordHasher
 from auth_service.shards import Shards
+from auth_service.signup_limit import SignUpLimit
 from auth_service.storage import outbox, practices
 from auth_service.storage.practices import EMAIL_CONSTRAINTS, SignUp
 from shared.errors import ServiceError
@@ -37,19 +38,25 @@ class SigningUp:
         self,
         database: Database,
         *,
+        limit: SignUpLimit,
         hasher: PasswordHasher,
         shards: Shards,
         on_registered: Callable[[], None],
         on_undone: Callable[[], None],
     ) -> None:
         self._database = database
+        self._limit = limit
         self._hasher = hasher
         self._shards = shards
         self._on_registered = on_registered
         self._on_undone = on_undone
 
-    async def register(self, body: SignUpBody, *, request_id: str) -> SignUp:
-        """An active practice with shard and owner. Raises EmailTakenError, SignUpUndoneError, HashingBusyError."""
+    async def register(self, body: SignUpBody, *, address: str, request_id: str) -> SignUp:
+        """An active practice with shard and owner.
+
+        Raises TooManySignUpsError, EmailTakenError, SignUpUndoneError, HashingBusyError.
+        """
+        self._limit.admit(address)
         clock = asyncio.get_running_loop().time
         deadline = clock() + BUDGET_S
         signup = SignUp(

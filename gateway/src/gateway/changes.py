@@ -57,11 +57,6 @@ class ChangeFeed:
         """Whether the listener knows enough to be trusted."""
         return self._clock() - self._good_at < STALE_AFTER_S
 
-    @property
-    def is_following(self) -> bool:
-        """Whether the last poll succeeded."""
-        return self.is_current and not self._failing
-
     async def run(self) -> None:
         """Polls until cancelled."""
         while True:

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
-from shared.settings import ServiceSettings
+from shared.settings import ServiceSettings, looks_like_sample
 
 MIN_ADMIN_PASSWORD_CHARACTERS = 12
 _URL_SCHEMES = ("http://", "unix:/")
@@ -58,6 +58,8 @@ class Settings(ServiceSettings):
     def _long_enough(cls, password: SecretStr) -> SecretStr:
         if len(password.get_secret_value()) < MIN_ADMIN_PASSWORD_CHARACTERS:
             raise ValueError(f"has fewer than {MIN_ADMIN_PASSWORD_CHARACTERS} characters")
+        if looks_like_sample(password.get_secret_value()):
+            raise ValueError("looks like a sample, not a password")
         return password
 
     @field_validator("admin_user_name")

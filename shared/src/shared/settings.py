@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NoReturn, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -23,7 +23,7 @@ MIN_SECRET_BYTES = 32
 EX_CONFIG = 78
 """Exit status for a faulty configuration (sysexits.h)."""
 
-_SAMPLE = re.compile(r"^(your_|change|example|sample|secret|test)", re.IGNORECASE)
+_SAMPLE = re.compile(r"^(your_|change|example|sample|secret|test|password|admin_?pass)", re.IGNORECASE)
 _DURATION = re.compile(r"^\s*(\d+)\s*(s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?)?\s*$", re.IGNORECASE)
 _UNIT_S: Mapping[str, int] = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -34,6 +34,11 @@ def parse_duration_s(text: object) -> int:
     if not found or int(found[1]) == 0:
         raise ValueError("is no duration: write it like 900, 30m, 1hr or 7d")
     return int(found[1]) * _UNIT_S[(found[2] or "s")[0].lower()]
+
+
+def looks_like_sample(text: str) -> bool:
+    """Whether somebody forgot to replace what a document shows."""
+    return bool(_SAMPLE.match(text))
 
 
 def split_secrets(value: SecretStr) -> tuple[bytes, ...]:
@@ -48,13 +53,15 @@ def _signing_secret(value: SecretStr) -> SecretStr:
     for secret in secrets:
         if len(secret) < MIN_SECRET_BYTES:
             raise ValueError(f"has a secret shorter than {MIN_SECRET_BYTES} bytes; make one with: openssl rand -hex 32")
-        if _SAMPLE.match(secret.decode(errors="replace")) or len(set(secret)) < 8:  # noqa: PLR2004 - see message
+        if looks_like_sample(secret.decode(errors="replace")) or len(set(secret)) < 8:  # noqa: PLR2004 - see message
             raise ValueError("looks like a sample, not a secret; make one with: openssl rand -hex 32")
     return value
 
 
 SigningSecret = Annotated[SecretStr, AfterValidator(_signing_secret)]
 """One or more secrets of at least 32 bytes, comma-separated, newest first."""
+
+LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(lambda text: str(text).upper())]
 
 DurationS = Annotated[int, BeforeValidator(parse_duration_s)]
 
@@ -112,7 +119,7 @@ class ServiceSettings(EnvironmentSettings):
 
     host: str = Field(default="0.0.0.0", description="Address to listen on.")  # noqa: S104 - containers publish by port
     service_fd: int | None = Field(default=None, description="Inherited listening socket; wins over host and port.")
-    log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    log_level: LogLevel = Field(default="INFO", description="The least that is logged: DEBUG, INFO, WARNING, ERROR.")
     gateway_secret: SigningSecret = Field(description="Signs the context headers between gateway and services.")
 
     @property

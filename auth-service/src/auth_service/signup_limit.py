@@ -1,0 +1,36 @@
+"""How many practices one address may sign up in an hour: each costs a database. In the memory of one process."""
+
+import math
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+from auth_service.exceptions import TooManySignUpsError
+
+WINDOW_S = 3600.0
+MAX_ADDRESSES = 50_000
+"""The one unseen for the longest time is forgotten first."""
+
+
+class SignUpLimit:
+    """Counts by address. `per_address` is 0 where nothing is limited."""
+
+    def __init__(self, *, per_address: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_address = per_address
+        self._clock = clock
+        self._begun: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def admit(self, address: str) -> None:
+        """Lets a sign-up begin. Raises TooManySignUpsError."""
+        if not self._per_address:
+            return
+        now = self._clock()
+        begun = self._begun.setdefault(address, deque())
+        self._begun.move_to_end(address)
+        while begun and begun[0] <= now - WINDOW_S:
+            begun.popleft()
+        if len(begun) >= self._per_address:
+            raise TooManySignUpsError(retry_after_s=max(1, math.ceil(begun[0] + WINDOW_S - now)))
+        begun.append(now)
+        if len(self._begun) > MAX_ADDRESSES:
+            self._begun.popitem(last=False)
