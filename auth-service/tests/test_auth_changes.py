@@ -9,13 +9,14 @@ from auth_support import ADMIN, ANYBODY, GATEWAY, Caller
 
 from auth_service import revocations
 from auth_service.storage import changes
+from shared.changes import SESSION_REVOKED
 from shared.ids import new_id
 
 
 def add(database, count: int = 1) -> None:
     for _ in range(count):
         with database.engine.begin() as connection:
-            changes.add_change(connection, changes.SESSION_REVOKED, practice_id=new_id(), session_id=new_id())
+            changes.add_change(connection, SESSION_REVOKED, practice_id=new_id(), session_id=new_id())
 
 
 def poll(client, **after) -> dict:
@@ -43,7 +44,7 @@ def test_a_poll_returns_what_came_after(client, database):
 def test_a_number_becomes_visible_only_after_all_smaller_ones(client, database):
     with ThreadPoolExecutor(1) as threads:
         with database.engine.begin() as slow:
-            changes.add_change(slow, changes.SESSION_REVOKED, practice_id=new_id(), session_id=new_id())
+            changes.add_change(slow, SESSION_REVOKED, practice_id=new_id(), session_id=new_id())
             fast = threads.submit(add, database)
             time_is_up = threading.Event()
             while not time_is_up.wait(0.2):
@@ -62,7 +63,7 @@ def test_a_follower_sees_every_commit_and_no_rollback(client, database):
         for _ in range(10):
             session_id = new_id()
             with database.engine.connect() as connection:
-                changes.add_change(connection, changes.SESSION_REVOKED, practice_id=new_id(), session_id=session_id)
+                changes.add_change(connection, SESSION_REVOKED, practice_id=new_id(), session_id=session_id)
                 time.sleep(chance.random() * 0.005)
                 if chance.random() < 0.3:
                     connection.rollback()
@@ -133,7 +134,7 @@ def test_a_session_is_ended_wholly_or_not_at_all(client, database, central):
     client.log_in()
     caller = Caller(session_id=str(central.value("SELECT id FROM auth.sessions")))
     with database.engine.begin() as slow:
-        changes.add_change(slow, changes.SESSION_REVOKED, practice_id=None, session_id=None)
+        changes.add_change(slow, SESSION_REVOKED, practice_id=None, session_id=None)
         assert client.call("POST", "/api/v1/auth/logout", caller=caller).status_code == 503
     assert central.value("SELECT revoked_at FROM auth.sessions") is None
     assert client.call("POST", "/api/v1/auth/logout", caller=caller).status_code == 200

@@ -204,7 +204,7 @@ async def test_more_practices_than_connections_are_all_served(tenant: TenantServ
 async def test_300_practices_over_10_connections_get_an_answer_or_later(
     tenant: TenantService, shard_server: ShardServer
 ):
-    """R7: never a 500; whoever can't be served in time is told so."""
+    """Never a 500; whoever can't be served in time is told so."""
     practices = shard_server.practices(300)
     async with running(settings_for(tenant, shard_connections=10)) as service:
         answers = await asyncio.gather(*(service.call(practice, "GET") for practice in practices))

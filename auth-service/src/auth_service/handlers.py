@@ -1,6 +1,7 @@
 """The door: parse, call a rule, shape the answer. No SQL and no decision here."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from auth_service.dependencies import RequestId, RulesDep
 from auth_service.listing import Page
 from auth_service.sessions import Tokens
 from shared.app import CallerDep, requires, service_only
+from shared.changes import changes_answer
 from shared.cursor import DEFAULT_LIMIT, CursorText, Limit
 from shared.envelope import success
 from shared.models import problems
@@ -137,10 +139,7 @@ async def note_receipt(body: models.ReceiptBody, rules: RulesDep) -> Response:
 @internal.get("/changes")
 async def show_changes(rules: RulesDep, after: Annotated[int | None, Query(ge=0, le=2**63 - 1)] = None) -> Response:
     news = await rules.revocations.after(after)
-    document: dict[str, Any] = {"changes": news.changes, "last": news.last}
-    if news.is_reset:
-        document["reset"] = True
-    return Response(orjson.dumps(document), media_type="application/json")
+    return changes_answer(map(asdict, news.changes), last=news.last, is_reset=news.is_reset)
 
 
 def _shown_tokens(tokens: Tokens) -> dict[str, Any]:

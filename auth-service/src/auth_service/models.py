@@ -7,7 +7,8 @@ from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 
-from shared.models import PlainText, StrictBody
+from shared.events import Outcome
+from shared.models import PlainText, StrictBody, Success
 
 _MAX_TOKEN = 4096
 _MAX_DETAIL = 500
@@ -84,17 +85,11 @@ class ReceiptBody(StrictBody):
     """What became of an event."""
 
     event_id: Annotated[UUID, Field(strict=False)]
-    outcome: Literal["delivered", "dead"]
+    outcome: Outcome
     detail: Annotated[str, AfterValidator(_shortened)] = ""
 
 
 # -- answers, for the API document: handlers answer with the envelope itself ------------------------------------------
-
-
-class _Success(BaseModel):
-    success: Literal[True] = True
-    status: int
-    message: str
 
 
 class PracticeShown(BaseModel):
@@ -128,13 +123,13 @@ class PracticeDetailsPage(BaseModel):
     next_cursor: str | None = None
 
 
-class SignedUp(_Success):
+class SignedUp(Success):
     """A registered practice."""
 
     result: PracticeShown
 
 
-class LoggedIn(_Success):
+class LoggedIn(Success):
     """Tokens; `expires_in` is the access token's life in seconds."""
 
     token: str
@@ -142,17 +137,17 @@ class LoggedIn(_Success):
     expires_in: int
 
 
-class Done(_Success):
+class Done(Success):
     """Success with nothing to return."""
 
 
-class PracticesFound(_Success):
+class PracticesFound(Success):
     """A page of practices."""
 
     result: PracticePage
 
 
-class PracticeDetailsFound(_Success):
+class PracticeDetailsFound(Success):
     """A page of practices for their operator."""
 
     result: PracticeDetailsPage

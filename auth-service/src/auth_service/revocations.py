@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from auth_service.database import Database
 from auth_service.storage import changes
 from auth_service.storage.changes import Change
+from shared.changes import MAX_CHANGES
 
 MARGIN_S = 60
 """Added to the tokens' life: clocks differ, and a change's time is its transaction's beginning."""
-MAX_CHANGES = 10_000
-"""In one answer; the next poll goes on behind it."""
 
 
 @dataclass(frozen=True, slots=True)

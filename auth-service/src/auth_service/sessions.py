@@ -10,6 +10,7 @@ from auth_service.exceptions import InvalidRefreshTokenError, NoSessionError, Pr
 from auth_service.storage import accounts, changes, practices
 from auth_service.storage.accounts import Account, Session
 from auth_service.tokens import AccessTokens, RefreshTokens
+from shared.changes import SESSION_REVOKED
 from shared.context import Caller
 from shared.ids import new_id
 from shared.logs import get_logger
@@ -100,4 +101,4 @@ class Sessions:
 def _revoke(connection: Connection, session_id: UUID) -> None:
     practice_id = accounts.revoke_session(connection, session_id)
     if practice_id:
-        changes.add_change(connection, changes.SESSION_REVOKED, practice_id=practice_id, session_id=session_id)
+        changes.add_change(connection, SESSION_REVOKED, practice_id=practice_id, session_id=session_id)

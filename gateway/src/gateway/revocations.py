@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from gateway.changes import Change
+from shared.changes import SESSION_REVOKED
 
 RELOAD_S = 300.0
 """How often the whole list is read anew: without what is older than a token lives, so that the set stays small."""
-_SESSION_REVOKED = "session-revoked"
 
 
 class Revocations:
@@ -31,5 +31,5 @@ class Revocations:
         self._sessions.update(
             change["session_id"]
             for change in changes
-            if change.get("kind") == _SESSION_REVOKED and isinstance(change.get("session_id"), str)
+            if change.get("kind") == SESSION_REVOKED and isinstance(change.get("session_id"), str)
         )

@@ -4,8 +4,8 @@ from notifier.exceptions import PermanentError
 from notifier.letters import LetterWriter
 from notifier.mail import Mailer
 from notifier.receipts import Receipts
-from notifier.storage import MailRecord, Outcome
-from shared.events import Event
+from notifier.storage import MailRecord
+from shared.events import DEAD, DELIVERED, Event, Outcome
 from shared.logs import get_logger
 
 _log = get_logger()
@@ -39,7 +39,7 @@ class Delivery:
             _log.error("event_dead", event_id=event.id, type=event.type, reason=fault.reason)
             fields = {name.encode(): value for name, value in event.to_fields().items()}
             self._record.bury(fields, event_id=event.id, reason=fault.reason)
-            return "dead", fault.reason
+            return DEAD, fault.reason
         self._record.note_sent(event.id)
         _log.info("mail_sent", event_id=event.id, type=event.type)
-        return "delivered", ""
+        return DELIVERED, ""

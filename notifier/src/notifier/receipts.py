@@ -6,8 +6,8 @@ import httpx
 
 from notifier.config import RECEIPT_TIMEOUT_S, Settings
 from notifier.exceptions import ReceiptNotTakenError
-from notifier.storage import Outcome
 from shared.client import service_client
+from shared.events import Outcome
 from shared.logs import get_logger
 
 _PATH = "/internal/receipts"

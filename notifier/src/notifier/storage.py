@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
@@ -15,9 +15,8 @@ from redis.exceptions import LockError
 from redis.retry import Retry
 
 from notifier.exceptions import SendingElsewhereError
-from shared.events import STREAM
+from shared.events import DEAD, DELIVERED, STREAM, Outcome
 
-Outcome = Literal["delivered", "dead"]
 Fields = Mapping[bytes, bytes]
 
 DEAD_LETTERS = "gowebbo:dead"
@@ -77,13 +76,13 @@ class MailRecord:
     def outcome(self, event_id: str) -> Outcome | None:
         """What became of the event, as far as is remembered."""
         sent, dead = self._redis.mget(f"{_PREFIX}sent:{event_id}", f"{_PREFIX}dead:{event_id}")
-        return "delivered" if sent else "dead" if dead else None
+        return DELIVERED if sent else DEAD if dead else None
 
     def note_sent(self, event_id: str) -> None:
         """To be called right after the mail server took the mail: from here on no copy of the event sends another."""
         pipe = self._redis.pipeline()
         pipe.set(f"{_PREFIX}sent:{event_id}", b"1", ex=REMEMBERED_S)
-        pipe.hincrby(_COUNTS, "delivered", 1)
+        pipe.hincrby(_COUNTS, DELIVERED, 1)
         pipe.execute()
 
     def bury(self, fields: Fields, *, event_id: str | None, reason: str) -> None:
@@ -93,7 +92,7 @@ class MailRecord:
             pipe.set(f"{_PREFIX}dead:{event_id}", b"1", ex=REMEMBERED_S)
         letter: dict[Any, Any] = {**fields, _REASON: reason.encode(), _AT: datetime.now(UTC).isoformat().encode()}
         pipe.xadd(DEAD_LETTERS, letter, maxlen=MAX_DEAD_LETTERS, approximate=True)
-        pipe.hincrby(_COUNTS, "dead", 1)
+        pipe.hincrby(_COUNTS, DEAD, 1)
         pipe.execute()
 
     def counts(self) -> dict[str, int]:

@@ -6,7 +6,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 from pydantic.types import UUID7
 
 from patient_service.schema import MAX_MOBILE_CHARACTERS, MAX_NAME_CHARACTERS
-from shared.models import PlainText, StrictBody
+from shared.models import PlainText, StrictBody, Success
 
 MIN_MOBILE_CHARACTERS = 5
 MAX_AGE_YEARS = 150
@@ -73,23 +73,17 @@ class PatientPage(BaseModel):
     next_cursor: str | None = Field(default=None, description="Continues the list; absent on its last page.")
 
 
-class _Success(BaseModel):
-    success: Literal[True]
-    status: int
-    message: str
-
-
-class PatientAnswer(_Success):
+class PatientAnswer(Success):
     """One patient."""
 
     result: Patient
 
 
-class PatientPageAnswer(_Success):
+class PatientPageAnswer(Success):
     """A page of patients."""
 
     result: PatientPage
 
 
-class DoneAnswer(_Success):
+class DoneAnswer(Success):
     """Nothing to return."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import orjson
 
@@ -14,6 +14,12 @@ _FIELD = b"event"
 
 PRACTICE_REGISTERED = "practice.registered"
 """A practice became active. Payload: `name`, `email`."""
+
+
+Outcome = Literal["delivered", "dead"]
+"""What a receipt says: the mail was taken, or will never be. A dead one may still be delivered by a replay."""
+DELIVERED: Outcome = "delivered"
+DEAD: Outcome = "dead"
 
 
 class EventError(ValueError):

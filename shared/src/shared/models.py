@@ -25,6 +25,14 @@ class StrictBody(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 
 
+class Success(BaseModel):
+    """The envelope of a success; a route's own answer adds `result`."""
+
+    success: Literal[True]
+    status: int
+    message: str
+
+
 class Fault(BaseModel):
     """One fault of a validation."""
 

@@ -1,18 +1,17 @@
 """The door: parse, call a rule, shape the answer. `/internal` is for services, `/api/v1/admin` for the platform."""
 
-import uuid
 from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from shared.app import requires, service_only
-from shared.cursor import DEFAULT_LIMIT, CursorText, Limit, decode_cursor, encode_cursor
+from shared.changes import changes_answer
+from shared.cursor import DEFAULT_LIMIT, CursorText, Limit
 from shared.envelope import success
-from shared.errors import MalformedCursorError
 from shared.models import problems
 from shared.roles import Permission
-from tenant_service import storage
+from tenant_service import listing
 from tenant_service.dependencies import Central, MakingSlots, PracticeId, Provisioner, Servers, UndoingSlots
 from tenant_service.models import ServersAnswer, ShardsAnswer
 from tenant_service.storage import Shard, ShardState
@@ -56,22 +55,20 @@ async def delete_shard(practice_id: PracticeId, provisioning: Provisioner, slots
 @internal.get("/servers")
 def get_servers(central: Central) -> Response:
     """Tell where the shard servers are."""
-    with central.begin() as connection:
-        servers = storage.list_servers(connection)
     shown = ("key", "host", "port", "sslmode", "sslrootcert", "max_connections")
+    servers = listing.known_servers(central)
     return _json({"servers": [{name: getattr(server, name) for name in shown} for server in servers]})
 
 
 @internal.get("/changes")
-def get_changes(central: Central, after: Annotated[int | None, Query(ge=0)] = None) -> Response:
+def get_changes(central: Central, after: Annotated[int | None, Query(ge=0, le=2**63 - 1)] = None) -> Response:
     """Tell what a cached answer of this directory must not survive."""
-    with central.begin() as connection:
-        changes = storage.changes_after(connection, after)
-    rows = [
+    news = listing.news(central, after)
+    changes = (
         {"seq": row["seq"], "kind": row["kind"], "practice_id": str(row["practice_id"]), "session_id": None}
-        for row in changes.rows
-    ]
-    return _json({"changes": rows, "last": changes.last, **({"reset": True} if changes.reset else {})})
+        for row in news.rows
+    )
+    return changes_answer(changes, last=news.last, is_reset=news.reset)
 
 
 @admin.get(
@@ -79,12 +76,10 @@ def get_changes(central: Central, after: Annotated[int | None, Query(ge=0)] = No
 )
 def list_servers(central: Central, servers: Servers) -> Response:
     """Every shard server with its load."""
-    with central.begin() as connection:
-        known = storage.list_servers(connection)
     shown = ("key", "host", "port", "state", "practices", "capacity")
     data = [
         {name: getattr(server, name) for name in shown} | {"connections": servers.connections(server.key)}
-        for server in known
+        for server in listing.known_servers(central)
     ]
     return success("Shard servers fetched successfully!", {"data": data})
 
@@ -102,19 +97,10 @@ def list_shards(
     state: Annotated[ShardState | None, Query(description="Only rows in this state.")] = None,
 ) -> Response:
     """Where each practice's data is, in the order of practice ids."""
-    after = _practice_id(decode_cursor(cursor, parts=1)[0]) if cursor else None
-    with central.begin() as connection:
-        rows = storage.page_of_shards(connection, state=state, after=after, limit=limit + 1)
-    result: dict[str, Any] = {"data": [row._asdict() for row in rows[:limit]]}
-    if len(rows) <= limit:
+    page = listing.page_of_shards(central, state=state, limit=limit, cursor=cursor)
+    result: dict[str, Any] = {"data": [row._asdict() for row in page.rows]}
+    if page.next_cursor is None:
         return success("Shards fetched successfully!", result)
-    result["next_cursor"] = encode_cursor(str(rows[limit - 1].practice_id))
-    following = request.url.include_query_params(cursor=result["next_cursor"], limit=limit)
+    result["next_cursor"] = page.next_cursor
+    following = request.url.include_query_params(cursor=page.next_cursor, limit=limit)
     return success("Shards fetched successfully!", result, Link=f'<{following.path}?{following.query}>; rel="next"')
-
-
-def _practice_id(text: str) -> uuid.UUID:
-    try:
-        return uuid.UUID(text)
-    except ValueError as fault:
-        raise MalformedCursorError from fault

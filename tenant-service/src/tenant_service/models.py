@@ -1,9 +1,8 @@
 """What this service answers, as the API document shows it."""
 
-from typing import Literal
-
 from pydantic import BaseModel, Field
 
+from shared.models import Success
 from tenant_service.storage import ServerState, ShardState
 
 
@@ -41,19 +40,13 @@ class ShardPage(BaseModel):
     next_cursor: str | None = Field(default=None, description="Absent on the last page.")
 
 
-class _Success(BaseModel):
-    success: Literal[True]
-    status: int
-    message: str
-
-
-class ServersAnswer(_Success):
+class ServersAnswer(Success):
     """The envelope around the shard servers."""
 
     result: ServerPage
 
 
-class ShardsAnswer(_Success):
+class ShardsAnswer(Success):
     """The envelope around a page of the directory."""
 
     result: ShardPage

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, RowMapping, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from shared.changes import SHARD_QUARANTINED, SHARD_RELEASED
 from shared.shards import ShardName
 from tenant_service.central import Lock
 from tenant_service.schema import changes, fleet, servers, shards
@@ -32,13 +33,6 @@ class ServerState(StrEnum):
     OPEN = "open"
     FULL = "full"
     DRAINING = "draining"
-
-
-class ChangeKind(StrEnum):
-    """Why a gateway must ask the directory again."""
-
-    SHARD_RELEASED = "shard-released"
-    SHARD_QUARANTINED = "shard-quarantined"
 
 
 class Shard(NamedTuple):
@@ -120,7 +114,7 @@ def mark_undone(connection: Connection, practice_id: uuid.UUID) -> Shard:
     fresh = connection.execute(tombstone.on_conflict_do_nothing(index_elements=["practice_id"])).rowcount == 1
     allowed = (ShardState.CREATING, ShardState.READY)
     if not fresh and _set_state(connection, practice_id, ShardState.UNDONE, allowed_from=allowed):
-        record_change(connection, practice_id, ChangeKind.SHARD_RELEASED)
+        record_change(connection, practice_id, SHARD_RELEASED)
     shard = find_shard(connection, practice_id)
     assert shard
     return shard
@@ -129,7 +123,7 @@ def mark_undone(connection: Connection, practice_id: uuid.UUID) -> Shard:
 def mark_quarantined(connection: Connection, practice_id: uuid.UUID) -> None:
     """`undone` → `quarantined`: its database turned out to hold rows."""
     if _set_state(connection, practice_id, ShardState.QUARANTINED, allowed_from=(ShardState.UNDONE,)):
-        record_change(connection, practice_id, ChangeKind.SHARD_QUARANTINED)
+        record_change(connection, practice_id, SHARD_QUARANTINED)
 
 
 def _set_state(
@@ -221,22 +215,23 @@ def note_max_connections(connection: Connection, key: str, max_connections: int)
     )
 
 
-def record_change(connection: Connection, practice_id: uuid.UUID, kind: ChangeKind) -> None:
+def record_change(connection: Connection, practice_id: uuid.UUID, kind: str) -> None:
     """Tells the gateways. The lock makes the order of numbers the order of commits, so that no poll misses one."""
     connection.execute(select(func.pg_advisory_xact_lock(Lock.CHANGES, 0)))
     connection.execute(insert(changes).values(kind=kind, practice_id=practice_id))
 
 
-def changes_after(connection: Connection, after: int | None) -> Changes:
+def changes_after(connection: Connection, after: int | None, *, limit: int) -> Changes:
     """Changes behind `after`; all that still matter without it, or when the database is older than the asker."""
     last = connection.execute(select(func.coalesce(func.max(changes.c.seq), 0))).scalar_one()
     reset = after is not None and after > last
-    query = select(changes.c.seq, changes.c.kind, changes.c.practice_id).order_by(changes.c.seq)
+    query = select(changes.c.seq, changes.c.kind, changes.c.practice_id).order_by(changes.c.seq).limit(limit)
     if after is None or reset:
         query = query.where(changes.c.at > func.now() - func.make_interval(0, 0, 0, 0, 0, 0, CHANGES_MATTER_S))
     else:
         query = query.where(changes.c.seq > after)
-    return Changes(connection.execute(query.where(changes.c.seq <= last)).mappings().all(), last, reset)
+    rows = connection.execute(query.where(changes.c.seq <= last)).mappings().all()
+    return Changes(rows, rows[-1]["seq"] if len(rows) == limit else last, reset)
 
 
 def prune_changes(connection: Connection) -> None:

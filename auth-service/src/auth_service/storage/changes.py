@@ -7,7 +7,6 @@ from sqlalchemy import ColumnElement, Connection, delete, func, insert, select
 
 from auth_service.schema import changes, interval
 
-SESSION_REVOKED = "session-revoked"
 _ORDER_LOCK = 0x6175_7468_0001
 """Advisory lock held by whoever adds a change until the commit: numbers become visible in their order."""
 

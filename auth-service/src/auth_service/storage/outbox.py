@@ -8,9 +8,8 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, case, delete, func, insert, select, update
 
 from auth_service.schema import interval, outbox
-from shared.events import Event
+from shared.events import DELIVERED, Event
 
-DELIVERED, DEAD = "delivered", "dead"
 FIRST_PAUSE_S = 30
 LONGEST_PAUSE_S = 72_000
 """With its jitter of up to a fifth this is 24 h."""

@@ -1,0 +1,21 @@
+"""The feeds that gateways poll (`/internal/changes`): what may be in them, and their document."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+from fastapi import Response
+
+SESSION_REVOKED = "session-revoked"
+SHARD_RELEASED = "shard-released"
+SHARD_QUARANTINED = "shard-quarantined"
+MAX_CHANGES = 10_000
+"""In one answer; the next poll goes on behind the last one."""
+
+
+def changes_answer(changes: Iterable[dict[str, Any]], *, last: int, is_reset: bool) -> Response:
+    """`{"changes", "last", "reset"?}`: `last` is to be asked after next, `reset` tells to forget what was known."""
+    document: dict[str, Any] = {"changes": list(changes), "last": last}
+    if is_reset:
+        document["reset"] = True
+    return Response(orjson.dumps(document), media_type="application/json")

@@ -1,0 +1,49 @@
+"""What the directory tells: its servers, its rows, its changes. Each is one short transaction."""
+
+import uuid
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Engine
+
+from shared.changes import MAX_CHANGES
+from shared.cursor import decode_cursor, encode_cursor
+from shared.errors import MalformedCursorError
+from tenant_service import storage
+from tenant_service.storage import Changes, Server, Shard, ShardState
+
+
+class ShardPage(NamedTuple):
+    """Directory rows, and the cursor behind them if there are more."""
+
+    rows: Sequence[Shard]
+    next_cursor: str | None
+
+
+def known_servers(engine: Engine) -> list[Server]:
+    """Every shard server."""
+    with engine.begin() as connection:
+        return storage.list_servers(connection)
+
+
+def page_of_shards(engine: Engine, *, state: ShardState | None, limit: int, cursor: str | None) -> ShardPage:
+    """Rows in the order of practice ids. Raises MalformedCursorError."""
+    after = _practice_id(decode_cursor(cursor, parts=1)[0]) if cursor else None
+    with engine.begin() as connection:
+        rows = storage.page_of_shards(connection, state=state, after=after, limit=limit + 1)
+    if len(rows) <= limit:
+        return ShardPage(rows, None)
+    return ShardPage(rows[:limit], encode_cursor(str(rows[limit - 1].practice_id)))
+
+
+def news(engine: Engine, after: int | None) -> Changes:
+    """Changes behind a number; without one, all that still matter. At most MAX_CHANGES at a time."""
+    with engine.begin() as connection:
+        return storage.changes_after(connection, after, limit=MAX_CHANGES)
+
+
+def _practice_id(text: str) -> uuid.UUID:
+    try:
+        return uuid.UUID(text)
+    except ValueError as fault:
+        raise MalformedCursorError from fault
