@@ -39,6 +39,7 @@ FAULTY = [
     ("email", f"{MARK}\u0000@example.com"),
     ("email", f'"{MARK} x"@example.com'),
     ("email", f"{MARK}@[127.0.0.1]"),
+    ("email", f"=?utf-8?q?{MARK}?=@example.com"),
     ("email", True),
     ("password", MARK),
     ("password", MARK * 43),

@@ -181,3 +181,11 @@ def test_an_address_that_signs_up_without_end_is_stopped_before_anything_is_made
     assert int(answers[2].headers["Retry-After"]) > 0
     assert answers[2].json()["type"] == "/errors/too-many-sign-ups"
     assert len(tenant.puts) == 2
+
+
+def test_a_taken_email_costs_no_hash(client, monkeypatch):
+    assert client.sign_up("taken@example.com").status_code == 201
+    hashed = []
+    monkeypatch.setattr("auth_service.passwords.bcrypt.hashpw", lambda *_: hashed.append(1))
+    assert client.sign_up("Taken@example.com").status_code == 409
+    assert not hashed

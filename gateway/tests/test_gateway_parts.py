@@ -178,6 +178,26 @@ def test_a_feed_follows_reloads_and_starts_over() -> None:
     ]
 
 
+def test_a_feed_reads_on_until_it_knows_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the revoked sessions must never stand for all of them."""
+    monkeypatch.setattr("gateway.changes.MAX_CHANGES", 2)
+    clock, revocations = Clock(), Revocations()
+    asker = ScriptedAsker(_page("a", "b", last=2), _page("c", "d", last=4), _page(last=4))
+    feed = ChangeFeed(asker, revocations, service="auth-service", clock=clock)
+    asyncio.run(feed.poll())
+    assert revocations._sessions == {"a", "b", "c", "d"}
+    assert asker.asked == ["/internal/changes", "/internal/changes?after=2", "/internal/changes?after=4"]
+
+
+def test_a_feed_that_fails_half_way_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.changes.MAX_CHANGES", 2)
+    revocations = Revocations()
+    feed = ChangeFeed(ScriptedAsker(_page("a", "b", last=2), (500, None)), revocations, service="x", clock=Clock())
+    asyncio.run(feed.poll())
+    assert not feed.is_current
+    assert len(revocations) == 0
+
+
 @pytest.mark.parametrize(
     "nonsense",
     [

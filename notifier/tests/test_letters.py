@@ -109,7 +109,7 @@ def test_only_one_bare_address_gets_a_mail(writer: LetterWriter, address: str):
         writer.write(registered(address=address))
 
 
-@pytest.mark.parametrize("address", ["o'neil+gowebbo@oak.example", "jörg@müller.example", '"o lane"@oak.example'])
+@pytest.mark.parametrize("address", ["o'neil+gowebbo@oak.example", "jörg@oak.example", '"o lane"@oak.example'])
 def test_unusual_addresses_are_kept_as_they_are(writer: LetterWriter, address: str):
     letter = writer.write(registered(address=address))
     assert letter.recipient == address

@@ -157,6 +157,27 @@ def test_a_refused_log_in_is_worth_another_try(mailbox: Mailbox, tmp_path: Path,
         send(port, EMAIL_SECURITY="starttls", EMAIL_HOST="localhost", EMAIL_USER="user", EMAIL_PASS="pass")
 
 
+def test_a_server_that_knows_no_log_in_is_no_reason_to_give_a_mail_up(
+    mailbox: Mailbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tls = self_signed(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+    with (
+        smtp_server(mailbox, tls_context=tls, auth_exclude_mechanism=["LOGIN", "PLAIN"]) as port,
+        pytest.raises(MailServerError),
+    ):
+        send(port, EMAIL_SECURITY="starttls", EMAIL_HOST="localhost", EMAIL_USER="user", EMAIL_PASS="pass")
+    assert not mailbox.mails
+
+
+def test_an_international_domain_needs_no_modern_server(mailbox: Mailbox):
+    writer = LetterWriter(sender="mail@gowebbo.example", public_url="https://gowebbo.example")
+    letter = writer.write(registered(address="owner@bücher.example"))
+    with smtp_server(mailbox, enable_SMTPUTF8=False) as port:
+        Mailer(settings(EMAIL_PORT=port)).send(letter.message, letter.recipient)
+    assert mailbox.recipients == ["owner@xn--bcher-kva.example"]
+
+
 def test_a_server_without_starttls_gets_no_mail_and_no_password(mailbox: Mailbox):
     """Someone on the way may have struck the offer out."""
     with smtp_server(mailbox) as port, pytest.raises(UntrustedServerError):

@@ -41,6 +41,16 @@ def test_a_shards_role_reaches_no_other_database_of_the_server(fleet: Fleet, sha
         fleet.log_in(shard.database, name)
 
 
+def test_a_shards_role_can_not_become_the_group_where_postgresql_can_forbid_it(fleet: Fleet, shard: Shard) -> None:
+    with contextlib.closing(fleet.log_in(shard.database, shard.database)) as connection, connection.cursor() as cursor:
+        if connection.server_version >= 160_000:
+            with pytest.raises(InsufficientPrivilege):
+                cursor.execute("SET ROLE shard_rw")
+            connection.rollback()
+        cursor.execute("SELECT count(*) FROM patients")
+        assert cursor.fetchall() == [(0,)]
+
+
 def test_another_shards_password_opens_nothing(fleet: Fleet, shards: list[Shard]) -> None:
     postgres = fleet.postgres
     for secret in (shards[1].database, ""):

@@ -202,7 +202,8 @@ def test_the_admin_sees_the_directory_page_by_page(tenants: Tenants) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "status"), [("cursor=x", 400), ("cursor=WyJ4Il0", 400), ("limit=0", 422), ("state=x", 422)]
+    ("query", "status"),
+    [("cursor=x", 400), ("cursor=", 400), ("cursor=WyJ4Il0", 400), ("limit=0", 422), ("state=x", 422)],
 )
 def test_a_faulty_query_is_told(tenants: Tenants, query: str, status: int) -> None:
     assert tenants.call("GET", f"/api/v1/admin/shards?{query}", caller=ADMIN).status_code == status

@@ -20,10 +20,13 @@ def _normal_email(email: str) -> str:
 
 
 def _check_email(email: str) -> str:
+    fault = None
     try:
         _normal_email(email)
-    except EmailNotValidError as fault:
-        # its own message would repeat the value
+    except EmailNotValidError as found:
+        fault = found  # its own message would repeat the value
+    # an encoded word (RFC 2047) in a mail's header would be read as something else: no mail could reach it
+    if fault or "=?" in email:
         raise PydanticCustomError("email", "This is no valid e-mail address") from fault
     return email
 

@@ -57,6 +57,8 @@ class SigningUp:
         Raises TooManySignUpsError, EmailTakenError, SignUpUndoneError, HashingBusyError.
         """
         self._limit.admit(address)
+        # before the hash, which is dear: a flood of one taken e-mail must not keep log-ins waiting
+        await self._database.run(self._refuse_taken, body.email_key)
         clock = asyncio.get_running_loop().time
         deadline = clock() + BUDGET_S
         signup = SignUp(
@@ -80,6 +82,11 @@ class SigningUp:
                 raise SignUpUndoneError(retry_after_s=_RETRY_AFTER_S) from fault
         self._on_registered()
         return signup
+
+    def _refuse_taken(self, email_key: str) -> None:
+        with self._database.engine.begin() as connection:
+            if practices.is_email_taken(connection, email_key):
+                raise EmailTakenError
 
     def _begin(self, signup: SignUp) -> None:
         try:

@@ -6,6 +6,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 
 from auth_service.exceptions import TooManySignUpsError
+from shared.addresses import limited_as
 
 WINDOW_S = 3600.0
 MAX_ADDRESSES = 50_000
@@ -25,8 +26,9 @@ class SignUpLimit:
         if not self._per_address:
             return
         now = self._clock()
-        begun = self._begun.setdefault(address, deque())
-        self._begun.move_to_end(address)
+        key = limited_as(address)
+        begun = self._begun.setdefault(key, deque())
+        self._begun.move_to_end(key)
         while begun and begun[0] <= now - WINDOW_S:
             begun.popleft()
         if len(begun) >= self._per_address:

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from auth_service.exceptions import HashingBusyError, TooManyFailuresError, WrongCredentialsError
+from shared.addresses import limited_as
 
 FAILURES_PER_ACCOUNT = 5
 WINDOW_S = 600.0
@@ -34,7 +35,7 @@ class LoginThrottle:
     @asynccontextmanager
     async def attempt(self, account: str, address: str) -> AsyncIterator[None]:
         """One try; a WrongCredentialsError inside is a failure. Raises TooManyFailuresError, HashingBusyError."""
-        async with self._addresses.attempt(address), self._accounts.attempt(account):
+        async with self._addresses.attempt(limited_as(address)), self._accounts.attempt(account):
             yield
         # only the account: whoever knows one password must not get free tries at others
         self._accounts.forgive(account)

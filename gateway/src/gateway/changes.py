@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from gateway.asking import Asker, NoAnswerError
+from shared.changes import MAX_CHANGES
 from shared.logs import get_logger
 
 POLL_EVERY_S = 1.0
@@ -67,16 +68,14 @@ class ChangeFeed:
         """Asks once. A failure is logged when it begins, and changes nothing that is known."""
         asked_at = self._clock()
         whole = self._after is None or asked_at - self._loaded_at >= self._reload_s
-        target = "/internal/changes" if whole else f"/internal/changes?after={self._after}"
         try:
-            status, answer = await self._asker.get(target, timeout_s=POLL_TIMEOUT_S)
-            changes, last = _read(status, answer)
+            changes, last, is_reset = await self._read_all(None if whole else self._after)
         except NoAnswerError:
             if not self._failing:
                 _log.warning("changes_unavailable", upstream=self._service)
             self._failing = True
             return
-        if whole or answer.get("reset"):
+        if whole or is_reset:
             self._listener.start_over(changes)
             self._loaded_at = asked_at
         elif changes:
@@ -85,8 +84,22 @@ class ChangeFeed:
             _log.warning("changes_available_again", upstream=self._service)
         self._after, self._good_at, self._failing = last, asked_at, False
 
+    async def _read_all(self, after: int | None) -> tuple[list[Change], int, bool]:
+        """All changes behind a number, of however many answers: half of them would let the rest be forgotten."""
+        changes, last, is_reset = await self._read(after)
+        part = changes
+        while len(part) >= MAX_CHANGES:
+            part, last, again = await self._read(last)
+            changes, is_reset = (part, True) if again else (changes + part, is_reset)
+        return changes, last, is_reset
 
-def _read(status: int, answer: Any) -> tuple[list[Change], int]:
+    async def _read(self, after: int | None) -> tuple[list[Change], int, bool]:
+        target = "/internal/changes" if after is None else f"/internal/changes?after={after}"
+        status, answer = await self._asker.get(target, timeout_s=POLL_TIMEOUT_S)
+        return *_parse(status, answer), bool(answer.get("reset"))
+
+
+def _parse(status: int, answer: Any) -> tuple[list[Change], int]:
     if status == 200 and isinstance(answer, dict):  # noqa: PLR2004 - HTTP's OK
         changes, last = answer.get("changes"), answer.get("last")
         if isinstance(changes, list) and all(isinstance(c, dict) for c in changes) and isinstance(last, int):

@@ -4,8 +4,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address, ip_network
 from math import ceil
+
+from shared.addresses import limited_as
 
 WINDOW_S = 600.0
 FIRST_PAUSE_S = 30.0
@@ -30,12 +31,12 @@ class FailureThrottle:
 
     def wait_s(self, address: str) -> int:
         """Whole seconds this address has to wait, 0 if it needn't."""
-        found = self._failures.get(_source(address))
+        found = self._failures.get(limited_as(address))
         return max(0, ceil(found.last_at + found.pause_s - self._clock())) if found else 0
 
     def failed(self, address: str) -> None:
         """Counts a failure."""
-        source, now = _source(address), self._clock()
+        source, now = limited_as(address), self._clock()
         found = self._failures.pop(source, None)
         if found is None or now - found.last_at > max(WINDOW_S, found.pause_s):
             found = _Failures(0, now)
@@ -48,15 +49,4 @@ class FailureThrottle:
 
     def succeeded(self, address: str) -> None:
         """Forgets an address's failures."""
-        self._failures.pop(_source(address), None)
-
-
-def _source(address: str) -> str:
-    """An IPv6 host has a whole /64 to itself, so that is what counts as one address."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, IPv6Address) and not parsed.ipv4_mapped:
-        return str(ip_network((parsed, 64), strict=False))
-    return address
+        self._failures.pop(limited_as(address), None)

@@ -4,6 +4,8 @@ import unicodedata
 from email.errors import MessageError
 from email.headerregistry import Address
 
+import idna
+
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
 
 
@@ -13,7 +15,10 @@ def one_line(text: str) -> str:
 
 
 def bare_address(text: str) -> Address:
-    """Reads `local@domain` (RFC 5321, RFC 6531). Raises ValueError for lists, names, comments and line breaks."""
+    """Reads `local@domain` (RFC 5321, RFC 6531). Raises ValueError for lists, names, comments and line breaks.
+
+    The domain comes in its ASCII form (RFC 5891), so that only a local part needs a server that speaks SMTPUTF8.
+    """
     # the standard library's parser knows no international local parts: it reads a shadow of the same length
     shadow = "".join(c if c.isascii() else "x" for c in text)
     try:
@@ -23,4 +28,5 @@ def bare_address(text: str) -> Address:
     if read.addr_spec != shadow or not read.domain or one_line(text) != text:
         raise ValueError("is no bare e-mail address")
     local, _, domain = text.rpartition("@")
-    return Address(username=read.username if local.isascii() else local, domain=domain)
+    ascii_domain = domain if domain.isascii() else idna.encode(domain, uts46=True).decode()
+    return Address(username=read.username if local.isascii() else local, domain=ascii_domain)

@@ -59,7 +59,10 @@ class Mailer:
             except (smtplib.SMTPNotSupportedError, smtplib.SMTPResponseException) as fault:
                 raise UntrustedServerError("the server offers no STARTTLS") from fault
         if settings.email_user:
-            smtp.login(settings.email_user, settings.email_pass.get_secret_value())
+            try:
+                smtp.login(settings.email_user, settings.email_pass.get_secret_value())
+            except smtplib.SMTPNotSupportedError as fault:  # our set-up, not this mail
+                raise MailServerError("the server takes no log-in") from fault
 
 
 @contextmanager

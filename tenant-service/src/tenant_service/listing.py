@@ -28,7 +28,7 @@ def known_servers(engine: Engine) -> list[Server]:
 
 def page_of_shards(engine: Engine, *, state: ShardState | None, limit: int, cursor: str | None) -> ShardPage:
     """Rows in the order of practice ids. Raises MalformedCursorError."""
-    after = _practice_id(decode_cursor(cursor, parts=1)[0]) if cursor else None
+    after = _practice_id(decode_cursor(cursor, parts=1)[0]) if cursor is not None else None
     with engine.begin() as connection:
         rows = storage.page_of_shards(connection, state=state, after=after, limit=limit + 1)
     if len(rows) <= limit:

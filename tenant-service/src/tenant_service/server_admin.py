@@ -74,6 +74,11 @@ class AdminSession:
         self._cursor = cursor
         self._access = access
 
+    @property
+    def version(self) -> int:
+        """The server's, as libpq writes it: 150004, 180001."""
+        return self._cursor.connection.server_version
+
     def run(self, *statements: Statement) -> None:
         """Sends statements together, which makes PostgreSQL run them in one transaction; a lone one runs outside any.
 

@@ -16,6 +16,8 @@ from tenant_service.templates import SHARD_GROUP
 
 CONNECTION_LIMIT = 8
 """Sessions of one shard role: the connections that all patient-service processes may hold for one practice."""
+_SET_OPTION = 160_000
+"""GRANT … WITH SET came with PostgreSQL 16."""
 _ROLE_SETTINGS = {
     # a group's settings aren't inherited, so each role has its own
     "statement_timeout": "5s",
@@ -53,7 +55,7 @@ def open_to_its_role(
         sql.SQL("ALTER ROLE {} LOGIN PASSWORD {} CONNECTION LIMIT {}").format(
             name, verifier, sql.Literal(CONNECTION_LIMIT)
         ),
-        sql.SQL("GRANT {} TO {}").format(sql.Identifier(SHARD_GROUP), name),
+        _membership(session, name),
         *(
             sql.SQL("ALTER ROLE {} SET {} = {}").format(name, sql.Identifier(setting), sql.Literal(value))
             for setting, value in _ROLE_SETTINGS.items()
@@ -64,6 +66,15 @@ def open_to_its_role(
         _stamp(database, FLEET_STAMP, fleet_id),
         sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name),
     )
+
+
+def _membership(session: AdminSession, name: sql.Identifier) -> Statement:
+    """A shard's role inherits the group's rights but can't become the group, and so can't change its settings.
+
+    PostgreSQL 15 has no way to say so: there, SET ROLE stays possible to whoever already speaks as a shard's role.
+    """
+    grant = "GRANT {} TO {} WITH INHERIT TRUE, SET FALSE" if session.version >= _SET_OPTION else "GRANT {} TO {}"
+    return sql.SQL(grant).format(sql.Identifier(SHARD_GROUP), name)
 
 
 def _stamp(database: str, setting: str, value: uuid.UUID) -> Statement:

@@ -48,6 +48,11 @@ def insert_signup(connection: Connection, signup: SignUp) -> None:
     )
 
 
+def is_email_taken(connection: Connection, email_key: str) -> bool:
+    """Whether a sign-up would fail for its e-mail. Only insert_signup decides; this spares work before it."""
+    return connection.scalar(select(people.c.id).where(people.c.email_key == email_key)) is not None
+
+
 def activate(connection: Connection, practice_id: UUID, *, database_name: str) -> bool:
     """Whether the practice was still being provisioned and is active now."""
     done = connection.execute(
