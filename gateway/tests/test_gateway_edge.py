@@ -97,9 +97,7 @@ def _request(method: str, target: str, token: str, more: str = "") -> bytes:
     return head.encode("latin-1")
 
 
-@pytest.mark.parametrize(
-    "host", ["patient-service", "127.0.0.1:1", "internal", "a, b", "x\r\nHost: y", "[::1]", "evil/internal/"]
-)
+@pytest.mark.parametrize("host", ["patient-service", "127.0.0.1:1", "internal", "a, b", "[::1]", "evil/internal/"])
 @pytest.mark.parametrize("target", [PATIENTS, f"http://evil{PATIENTS}", f"http://evil{PATIENTS}?a=http://x/internal"])
 def test_neither_host_nor_absolute_form_decides_where_a_call_goes(stand: Stand, host: str, target: str) -> None:
     token = stand.bearer()["Authorization"]
@@ -107,6 +105,23 @@ def test_neither_host_nor_absolute_form_decides_where_a_call_goes(stand: Stand, 
     assert _answers(stand.raw(request.encode())) == [200]
     assert [call.target.split("?")[0] for call in stand.patient.calls] == [PATIENTS]
     assert stand.patient.calls[0].header("host") == "service"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "",
+        "Host: x\r\nHost: x\r\n",
+        "Host: x\r\nHost: y\r\n",
+        "Host: x\r\nTransfer-Encoding: gzip, chunked\r\n",
+        "Host: x\r\nTransfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n",
+    ],
+)
+def test_a_head_that_says_too_little_or_too_much_is_refused(stand: Stand, headers: str) -> None:
+    token = stand.bearer()["Authorization"]
+    request = f"POST {PATIENTS} HTTP/1.1\r\n{headers}Authorization: {token}\r\n\r\n"
+    _assert_refused(stand.raw(request.encode()), 400, "/errors/malformed-request")
+    assert _nothing_was_forwarded(stand)
 
 
 SMUGGLED = "GET /internal/secrets HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -299,3 +314,35 @@ def test_dripping_bytes_does_not_keep_a_head_alive(stand: Stand, monkeypatch: py
 
         eventually(closed)
         assert time.monotonic() < deadline
+
+
+def test_a_body_that_never_ends_after_its_answer_is_given_up(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "LINGER_S", 0.3)
+    with socket.create_connection(("127.0.0.1", stand.port), timeout=10) as connection:
+        connection.sendall(f"POST {PATIENTS} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n1".encode())
+        assert connection.recv(10_000).startswith(b"HTTP/1.1 401 ")
+        connection.sendall(b"2")
+        assert connection.recv(10_000) == b""
+
+
+def test_a_client_that_takes_nothing_of_its_answer_is_cut_off(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "STUCK_S", 0.3)
+
+    async def large(_):
+        return Response(b"x" * 8_000_000)
+
+    stand.patient.answers["GET", PATIENTS] = large
+    token = stand.bearer()["Authorization"]
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(10)
+        connection.connect(("127.0.0.1", stand.port))
+        connection.sendall(f"GET {PATIENTS} HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\n\r\n".encode())
+        time.sleep(2)  # what is tested is that nobody reads meanwhile
+        taken = 0
+        try:
+            while part := connection.recv(65_536):
+                taken += len(part)
+        except ConnectionError:
+            pass
+    assert 0 < taken < 8_000_000

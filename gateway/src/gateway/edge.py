@@ -1,4 +1,4 @@
-"""What uvicorn leaves open at the edge: the size of a request's head, and clients that never finish one.
+"""What uvicorn leaves open at the edge: the size of a request's head, and clients that never finish what they began.
 
 Only limits and their answers live here. A head that is refused never reaches the application.
 """
@@ -21,6 +21,10 @@ MAX_FRAMING_BYTES = 1024 * 1024
 """What chunk sizes, chunk extensions and trailers of one body may add up to: the parser keeps an endless trailer."""
 HEAD_TIMEOUT_S = 10.0
 """A head must be complete within this time after its first byte, the first one after the connection was made."""
+LINGER_S = 2.0
+"""A body whose answer is out already may still come to its end: closing at once could cost the client the answer."""
+STUCK_S = 15.0
+"""A client that takes nothing of its answer for this long is cut off; closing would wait for it to take the rest."""
 _MAX_HEAD_BYTES = MAX_URL_BYTES + MAX_HEADER_BYTES
 _BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 _HEADER_OVERHEAD_BYTES = len(": \r\n")
@@ -33,6 +37,8 @@ class EdgeProtocol(HttpToolsProtocol):
     _framing_bytes = 0
     _in_head = True
     _head_timer: asyncio.TimerHandle | None = None
+    _linger_timer: asyncio.TimerHandle | None = None
+    _stuck_timer: asyncio.TimerHandle | None = None
     _refusal: ServiceError | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it too
@@ -41,7 +47,24 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        for timer in (self._linger_timer, self._stuck_timer):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._abort_unless_taken()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._stuck_timer is not None:
+            self._stuck_timer.cancel()
+            self._stuck_timer = None
+        super().resume_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._abort_unless_taken()
 
     def data_received(self, data: bytes) -> None:
         if self._refusal:
@@ -76,6 +99,7 @@ class EdgeProtocol(HttpToolsProtocol):
             and sum(len(name) + len(value) + _HEADER_OVERHEAD_BYTES for name, value in self.headers) > MAX_HEADER_BYTES
         ):
             self._abandon(HeadersTooLargeError())
+        self._check_framing()
         upgrade = self.parser.should_upgrade()
         if upgrade:
             self._ignore_upgrade()
@@ -83,6 +107,21 @@ class EdgeProtocol(HttpToolsProtocol):
         if upgrade:
             self.cycle.keep_alive = False
         self.headers = []  # trailers are collected there, and must not be taken for headers (RFC 9110, 6.5.1)
+
+    def _check_framing(self) -> None:
+        """One host, and no coding that nobody here undoes (RFC 9112, 3.2 and 6.1)."""
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if len(hosts) > 1 or (not hosts and self.parser.get_http_version() != "1.0"):
+            self._abandon(MalformedRequestError("A request names one host."))
+        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
+        if codings and (len(codings) > 1 or codings[0].strip().lower() != b"chunked"):
+            self._abandon(MalformedRequestError("The only transfer coding taken here is chunked."))
+
+    def on_message_complete(self) -> None:
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
+            self._linger_timer = None
+        super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         self._framing_bytes -= len(body)
@@ -114,13 +153,26 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._refusal and self.cycle.response_complete:
+        if not self.cycle.response_complete:
+            return
+        if self._refusal:
             self._answer(self._refusal)
+        elif self.cycle.more_body:
+            self._linger_timer = self.loop.call_later(LINGER_S, self._close)
 
     def _answer(self, error: ServiceError) -> None:
         if not self.transport.is_closing():
             self.transport.write(_rendered(error))
-            self.transport.close()
+            self._close()
+
+    def _close(self) -> None:
+        self.transport.close()
+        self._abort_unless_taken()
+
+    def _abort_unless_taken(self) -> None:
+        """Closing waits until everything is sent: whoever takes nothing would keep the connection for ever."""
+        if self._stuck_timer is None:
+            self._stuck_timer = self.loop.call_later(STUCK_S, self.transport.abort)
 
     def _start_timer(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_is_late)
