@@ -41,4 +41,4 @@ lock: $(INSTALLED) ## pin requirements anew from the pyproject.toml files
 	@PATH=$(CURDIR)/$(VENV)/bin:$$PATH bash requirements/lock.sh
 
 clean-data: ## remove the embedded stack's data (GOWEBBO_HOME, default .gowebbo/)
-	@rm -rf "$${GOWEBBO_HOME:-.gowebbo}"
+	@if test -x $(VENV)/bin/gowebbo; then $(VENV)/bin/gowebbo clean-data --yes; else rm -rf .gowebbo; fi

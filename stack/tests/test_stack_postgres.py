@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pwd
 import signal
 import subprocess
 import time
@@ -10,10 +11,14 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from gowebbo_stack import postgres as module
-from gowebbo_stack.launching import Identity, start
+from gowebbo_stack import launching
+from gowebbo_stack.launching import Identity, IdentityError, Launch, ordinary_identity, run, start, works
 from gowebbo_stack.ports import free_port
-from gowebbo_stack.postgres import Postgres, PostgresError, blocking_folder
+from gowebbo_stack.postgres import Postgres
+
+IDENTITIES = (
+    [Identity.CURRENT] if os.geteuid() else [one for one in (Identity.NAMESPACE, Identity.NOBODY) if works(one)]
+)
 
 
 @pytest.fixture
@@ -108,25 +113,50 @@ def test_an_interrupted_initdb_is_done_again(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "log"]
 
 
-def test_a_folder_that_nobody_cannot_enter_is_named_with_the_way_out(tmp_path):
+@pytest.mark.parametrize("identity", IDENTITIES)
+def test_it_runs_in_a_folder_that_only_its_user_may_enter(tmp_path, identity):
+    """Root's home is such a folder."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    server = Postgres(closed / "data", free_port(), "secret", identity=Identity.NOBODY)
-    with pytest.raises(PostgresError, match="GOWEBBO_HOME="):
-        server.launch(tmp_path / "log")
-    assert blocking_folder(closed) in {closed, *closed.parents}
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
-def test_it_runs_as_nobody_where_user_namespaces_are_forbidden(tmp_path_factory, tmp_path, monkeypatch):
-    folder = tmp_path_factory.mktemp("open")
-    for path in [folder, *folder.parents]:
-        if path.stat().st_uid == 0 and path.name.startswith(("pytest-", "popen-", "open")):
-            path.chmod(0o711)
-    monkeypatch.setattr(module, "blocking_folder", lambda path: None if path == folder else path)
-    server = Postgres(folder / "data", free_port(), "secret", max_connections=50, identity=Identity.NOBODY)
+    server = Postgres(closed / "data", free_port(), "secret", max_connections=50, identity=identity)
     server.initialise()
     with running(server, tmp_path / "log") as process:
         assert query(server, "SELECT 1") == [(1,)]
-        assert Path(f"/proc/{process.pid}").stat().st_uid != 0
-    assert (folder / "postgres-programs").is_dir(), "unreachable programs are copied beside the data"
+        assert (Path(f"/proc/{process.pid}").stat().st_uid == os.geteuid()) == (identity is not Identity.NOBODY)
+
+
+def test_root_may_start_it_in_another_way_than_last_time(tmp_path):
+    port = free_port()
+    for identity in [*IDENTITIES, *IDENTITIES]:
+        server = Postgres(tmp_path / "data", port, "secret", max_connections=50, identity=identity)
+        server.initialise()
+        with running(server, tmp_path / "log"):
+            query(server, "CREATE TABLE IF NOT EXISTS kept ()")
+
+
+def test_as_nobody_it_keeps_no_right_of_roots_but_to_pass_by_permissions(tmp_path):
+    for identity in set(IDENTITIES) & {Identity.NOBODY}:
+        log = tmp_path / "log"
+        launch = Launch(["/bin/grep", "^Cap[PEA]\\|^Groups", "/proc/self/status"], {}, log=log, identity=identity)
+        assert run(launch, timeout_s=30) == 0
+        shown = dict(line.split(":") for line in log.read_text().splitlines())
+        assert {name: value.strip() for name, value in shown.items()} == {
+            "Groups": "",
+            **dict.fromkeys(("CapPrm", "CapEff", "CapAmb"), f"{2:016x}"),
+        }
+
+
+@pytest.mark.parametrize("identity", IDENTITIES)
+def test_the_user_it_runs_as_has_a_name(tmp_path, identity):
+    """Without one initdb gives up."""
+    log = tmp_path / "log"
+    launch = Launch(["/bin/sh", "-c", "id -un"], {"PATH": os.defpath}, log=log, identity=identity)
+    assert run(launch, timeout_s=30) == 0, log.read_text()
+    assert log.read_text().strip() == ("nobody" if os.geteuid() == 0 else pwd.getpwuid(os.getuid()).pw_name)
+
+
+def test_a_root_that_can_become_nobody_else_is_told_so(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(launching, "works", lambda identity: False)
+    with pytest.raises(IdentityError, match="as an ordinary user"):
+        ordinary_identity()

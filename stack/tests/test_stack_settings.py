@@ -20,7 +20,7 @@ def base(tmp_path, monkeypatch):
 
 def read(**environment):
     settings = read_settings(read_given(environment))
-    settings.home.prepare(enterable=False)
+    settings.home.prepare()
     return settings
 
 
@@ -39,6 +39,25 @@ def test_a_secret_may_come_from_a_file(base):
     assert load_secrets(read(JWT_SECRET_FILE=str(base / "jwt")))["JWT_SECRET"] == GOOD
     with pytest.raises(SettingsError, match="SHARD_SECRET_FILE"):
         read(SHARD_SECRET_FILE=str(base / "absent"))
+
+
+def test_a_file_beats_dotenv_and_the_environment_beats_both(base):
+    """As services read theirs, whichever layer names the file."""
+    for name in ("one", "two"):
+        (base / name).write_text(f"user-of-file-{name}\n")
+    (base / ".env").write_text(
+        f"ADMIN_USER_NAME=of-dotenv\nADMIN_USER_NAME_FILE={base / 'one'}\nJWT_SECRET=of-dotenv\n"
+    )
+    assert read_given({})["ADMIN_USER_NAME"] == "user-of-file-one"
+    assert read_given({"ADMIN_USER_NAME_FILE": str(base / "two")})["ADMIN_USER_NAME"] == "user-of-file-two"
+    assert read_given({"ADMIN_USER_NAME": "of-environment"})["ADMIN_USER_NAME"] == "of-environment"
+    assert read_given({"ADMIN_USER_NAME": ""})["ADMIN_USER_NAME"] == "user-of-file-one", "an empty value is none"
+
+
+def test_a_file_for_a_service_to_read_is_not_overruled_by_dotenv(base):
+    (base / ".env").write_text("TOKEN_EXPIRE_IN=1hr\nLOG_LEVEL=INFO\n")
+    given = read_given({"TOKEN_EXPIRE_IN_FILE": "/run/secrets/life"})
+    assert given == {"TOKEN_EXPIRE_IN_FILE": "/run/secrets/life", "LOG_LEVEL": "INFO"}
 
 
 def test_generated_secrets_are_private_and_stay(base):
@@ -68,6 +87,12 @@ def test_all_faults_are_told_at_once(base):
     for name in ("PORT", "EMBEDDED_SERVERS", "JWT_SECRET", "ADMIN_PASSWORD"):
         assert f"  {name}:" in str(caught.value)
     assert "your_jwt_secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("password", ["admin_password", "change-me-please", "your_admin_password"])
+def test_an_admin_password_of_a_document_is_refused(base, password):
+    with pytest.raises(SettingsError, match="ADMIN_PASSWORD: looks like a sample"):
+        read(ADMIN_PASSWORD=password)
 
 
 def test_a_server_that_was_made_is_started_even_when_fewer_are_asked_for(base):
@@ -141,6 +166,14 @@ def test_settings_reach_the_services_and_foreign_addresses_do_not(base):
         assert ("SERVER_C_PASS" in environment) == (name == "tenant-service")
     assert environments["tenant-service"]["SHARD_SERVERS"] == "a=127.0.0.1:15001,b=127.0.0.1:15002"
     assert launches(base, BCRYPT_COST="12")[1]["auth-service"]["BCRYPT_COST"] == "12"
+
+
+def test_a_setting_that_is_no_secret_reaches_the_service_that_knows_it(base):
+    asked = {"ADMIN_FAILURES_PER_ADDRESS": "3", "PATIENT_PROCESSES": "2", "SHARD_CONNECTIONS": "40"}
+    _, environments = launches(base, **asked)
+    assert environments["gateway"]["ADMIN_FAILURES_PER_ADDRESS"] == "3"
+    assert {"PATIENT_PROCESSES": "2", "SHARD_CONNECTIONS": "40"}.items() <= environments["patient-service"].items()
+    assert "SHARD_CONNECTIONS" not in launches(base)[1]["patient-service"], "it knows its own default"
 
 
 def test_mail_is_caught_unless_a_host_is_named(base):

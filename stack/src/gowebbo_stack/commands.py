@@ -4,9 +4,12 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from gowebbo_stack.home import Home
 
 app = typer.Typer(
     help="GoWebbo: run everything on this machine, and look after practices and their servers.",
@@ -44,9 +47,8 @@ def up(*, yes: Yes = False) -> None:  # noqa: ARG001 -- every command takes it
 def status(*, as_json: AsJson = False, yes: Yes = False) -> None:  # noqa: ARG001
     """Show what runs: addresses and process ids. Exit code 1 when no stack is running."""
     from gowebbo_stack.register import status_of  # noqa: PLC0415
-    from gowebbo_stack.settings import home_of, read_given  # noqa: PLC0415
 
-    home = home_of(read_given())
+    home = _home()
     entries = status_of(home)
     if entries is None:
         _fail(f"No stack is running on {home.path}. Start one with: make up")
@@ -54,6 +56,30 @@ def status(*, as_json: AsJson = False, yes: Yes = False) -> None:  # noqa: ARG00
         print(json.dumps(entries, indent=2))  # noqa: T201
     else:
         _print_table(("name", "pid", "where"), [_status_row(name, entry) for name, entry in entries.items()])
+
+
+@app.command()
+def clean_data(*, yes: Yes = False) -> None:
+    """Remove GOWEBBO_HOME with all practices, patients, secrets and logs. Refused while a stack runs on it."""
+    from gowebbo_stack.home import HomeInUseError, NotAHomeError  # noqa: PLC0415
+
+    home = _home()
+    if not home.path.exists():
+        print(f"There is nothing to remove: {home.path} does not exist.")  # noqa: T201
+        return
+    if not yes and not sys.stdin.isatty():
+        _fail(f"This removes {home.path} with all data. Say so with --yes.")
+    if not yes:
+        typer.confirm(f"Remove {home.path} with all practices, patients and secrets?", abort=True)
+    try:
+        home.remove()
+    except NotAHomeError as error:
+        _fail(str(error))
+    except HomeInUseError:
+        _fail(f"A stack is running on {home.path}. Stop it first; nothing was removed.")
+    except OSError as error:
+        _fail(f"Not everything could be removed: {error}")
+    print(f"{home.path} is removed.")  # noqa: T201
 
 
 @app.command()
@@ -73,7 +99,6 @@ def mailbox(
         doors = own_doors(host, smtp_port=smtp_port, http_port=http_port)
     except PortTakenError as error:
         _fail(str(error))
-        return
     print(f"SMTP on {host}:{smtp_port}, page on http://{host}:{http_port}, mails in {directory}", flush=True)  # noqa: T201
     main(directory, doors)
 
@@ -103,11 +128,19 @@ def _print_rows(
         rows = fetch(find_admin(url))
     except CommandFailedError as error:
         _fail(str(error))
-        return
     if as_json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))  # noqa: T201
     else:
         _print_table(columns, [[row[column] for column in columns] for row in rows])
+
+
+def _home() -> "Home":
+    from gowebbo_stack.settings import SettingsError, home_of, read_given  # noqa: PLC0415
+
+    try:
+        return home_of(read_given())
+    except SettingsError as error:
+        _fail(str(error))
 
 
 def _status_row(name: str, entry: dict[str, Any]) -> list[Any]:
@@ -137,6 +170,6 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH).print(table)
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     print(message, file=sys.stderr)  # noqa: T201
     raise typer.Exit(1)

@@ -26,6 +26,10 @@ class HomeInUseError(RuntimeError):
     """Another `gowebbo up` works on this folder."""
 
 
+class NotAHomeError(RuntimeError):
+    """No `up` ever worked on the folder; the message says so."""
+
+
 @dataclass(frozen=True)
 class Home:
     """The folder with all data of one embedded stack."""
@@ -61,15 +65,51 @@ class Home:
         """The data folder of the Redis-protocol server."""
         return self.path / "redis"
 
-    def prepare(self, *, enterable: bool) -> None:
-        """Make the folder; `enterable` lets another user (nobody) pass through it to PostgreSQL's data."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.path.chmod(0o711 if enterable else 0o700)
+    @property
+    def lock_file(self) -> Path:
+        """Held by the running `up`. It stays, and marks the folder as GoWebbo's."""
+        return self.path / "gowebbo.lock"
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether an `up` worked on the folder, so that what bears our names there is ours."""
+        return self.lock_file.is_file() or _are_our_secrets(self.secrets)
+
+    def prepare(self) -> None:
+        """Make the folder, closed to others unless it was there before: then its owner decided who may enter."""
+        if not self.path.exists():
+            self.path.mkdir(parents=True, mode=0o700)
+        self.lock_file.touch(mode=0o600)
         self.logs.mkdir(exist_ok=True, mode=0o700)
+
+    def remove(self) -> None:
+        """Remove all data, and the folder if nothing else is in it.
+
+        Raises NotAHomeError, and HomeInUseError while a stack runs on it.
+        """
+        if not self.is_ours:
+            raise NotAHomeError(f"{self.path} is no folder of GoWebbo's; nothing was removed.")
+        with self.lock():
+            self.remove_leftovers()
+            for entry in self._entries():
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a mount point stays, and what holds somebody's other things
+            self.path.rmdir()
+
+    def _entries(self) -> Iterator[Path]:
+        """All that bears our names. The lock comes last: whoever interrupts a removal can begin it again."""
+        yield from self.path.glob("postgres")
+        yield from self.path.glob("postgres-[a-z]")
+        yield from (self.redis, self.mailbox, self.logs, self.path / "run")
+        yield from self.path.glob("*.json.unfinished")
+        yield from (self.state, self.secrets, self.lock_file)
 
     def lock(self) -> IO[bytes]:
         """Take the folder for this process; the kernel frees it when the process ends, however it ends."""
-        file = (self.path / "lock").open("ab")
+        file = self.lock_file.open("ab")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -147,6 +187,14 @@ def _gentle_signal(name: str) -> signal.Signals:
 
 def _is_run_folder(folder: Path) -> bool:
     return folder.name == "run" or folder.name.startswith(_RUN_FOLDER_PREFIX)
+
+
+def _are_our_secrets(file: Path) -> bool:
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(kept, dict) and "SHARD_SECRET" in kept and "POSTGRES_PASSWORD" in kept
 
 
 def write_private(path: Path, text: str) -> None:

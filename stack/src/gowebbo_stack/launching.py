@@ -7,6 +7,7 @@ import ctypes
 import enum
 import os
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -15,17 +16,26 @@ from pathlib import Path
 from typing import IO
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_SECUREBITS = 28
+_SECBIT_NO_SETUID_FIXUP = 4
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_RAISE = 2
+_CAPABILITY_VERSION_3 = 0x20080522
+_CAP_DAC_OVERRIDE = 1
 _CLONE_NEWUSER = 0x10000000
-_NAMESPACE_ID = 1000  # any id but 0 would do
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
+class IdentityError(RuntimeError):
+    """Root has no way to start a program that refuses to be root."""
+
+
 class Identity(enum.Enum):
-    """As whom a program runs. PostgreSQL refuses to run as root."""
+    """As whom a program runs. PostgreSQL refuses to run as root, and wants its user's name to be known."""
 
     CURRENT = "current"
-    NAMESPACE = "namespace"  # root outside, id 1000 inside a user namespace: no file changes its owner
-    NOBODY = "nobody"
+    NAMESPACE = "namespace"  # root outside, nobody inside a user namespace: no file changes its owner
+    NOBODY = "nobody"  # its files are nobody's; it may pass through folders of root's
 
 
 @dataclass(frozen=True)
@@ -41,26 +51,55 @@ class Launch:
     death_signal: signal.Signals = signal.SIGKILL  # what the kernel sends when the supervisor is gone
 
 
-def _enter_user_namespace(uid: int, gid: int) -> None:
-    if _LIBC.unshare(_CLONE_NEWUSER) != 0:
+def nobody_ids() -> tuple[int, int]:
+    """Return nobody's user and group ids: they differ by distribution. Raises KeyError where there is no nobody."""
+    import pwd  # noqa: PLC0415 -- absent on platforms that have no users
+
+    entry = pwd.getpwnam("nobody")
+    return entry.pw_uid, entry.pw_gid
+
+
+def _check(result: int) -> None:
+    if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def _enter_user_namespace(outside: tuple[int, int], inside: tuple[int, int]) -> None:
+    _check(_LIBC.unshare(_CLONE_NEWUSER))
     for name, line in (
         ("setgroups", "deny"),
-        ("uid_map", f"{_NAMESPACE_ID} {uid} 1"),
-        ("gid_map", f"{_NAMESPACE_ID} {gid} 1"),
+        ("uid_map", f"{inside[0]} {outside[0]} 1"),
+        ("gid_map", f"{inside[1]} {outside[1]} 1"),
     ):
         with open(f"/proc/self/{name}", "w", encoding="ascii") as file:  # noqa: PTH123 -- between fork and exec
             file.write(line)
 
 
+def _become_nobody(uid: int, gid: int) -> None:
+    """Give up all of root's rights but that to pass by files' permissions: the way to the data may be root's alone."""
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    # The change of user takes no capability then, and access(2), which initdb asks, counts those that are kept.
+    _check(_LIBC.prctl(_PR_SET_SECUREBITS, *map(ctypes.c_ulong, (_SECBIT_NO_SETUID_FIXUP, 0, 0, 0))))
+    os.setresuid(uid, uid, uid)
+    kept = 1 << _CAP_DAC_OVERRIDE
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    _check(_LIBC.capset(header, struct.pack("=6I", kept, kept, kept, 0, 0, 0)))  # effective, permitted, inheritable
+    # Ambient: without it exec would take the right from a program that isn't root's.
+    _check(_LIBC.prctl(_PR_CAP_AMBIENT, *map(ctypes.c_ulong, (_PR_CAP_AMBIENT_RAISE, _CAP_DAC_OVERRIDE, 0, 0))))
+
+
 def _before_exec(launch: Launch) -> Callable[[], None]:
     """Return what the child does between fork and exec."""
-    parent, uid, gid = os.getpid(), os.getuid(), os.getgid()
+    parent, own_ids = os.getpid(), (os.getuid(), os.getgid())
+    nobody = own_ids if launch.identity is Identity.CURRENT else nobody_ids()
 
     def prepare() -> None:
         if launch.identity is Identity.NAMESPACE:
-            _enter_user_namespace(uid, gid)
+            _enter_user_namespace(own_ids, nobody)
+        elif launch.identity is Identity.NOBODY:
+            _become_nobody(*nobody)
         # After the change of identity: changed credentials clear the signal. It is tied to the *thread* that
         # forked, so processes are started in the main thread only.
         if sys.platform == "linux":
@@ -73,7 +112,6 @@ def _before_exec(launch: Launch) -> Callable[[], None]:
 
 def start(launch: Launch) -> "subprocess.Popen[bytes]":
     """Start a program in a session of its own, so that a terminal's Ctrl-C reaches the supervisor alone."""
-    nobody = launch.identity is Identity.NOBODY
     log: IO[bytes] | int = launch.log.open("ab") if launch.log else subprocess.DEVNULL
     try:
         return subprocess.Popen(
@@ -86,9 +124,6 @@ def start(launch: Launch) -> "subprocess.Popen[bytes]":
             pass_fds=tuple(launch.descriptors),
             start_new_session=True,
             preexec_fn=_before_exec(launch),  # noqa: PLW1509 -- only async-signal-safe work, no threads involved
-            user="nobody" if nobody else None,
-            group=_nobodys_group() if nobody else None,
-            extra_groups=[] if nobody else None,
         )
     finally:
         if not isinstance(log, int):
@@ -106,23 +141,23 @@ def run(launch: Launch, *, timeout_s: float) -> int:
         raise
 
 
-def _nobodys_group() -> int:
-    """Return nobody's own group: it is `nogroup`, `nobody` or another, by distribution."""
-    import pwd  # noqa: PLC0415 -- absent on platforms that have no users
-
-    return pwd.getpwnam("nobody").pw_gid
-
-
-def _namespace_works() -> bool:
-    probe = Launch(command=["/bin/sh", "-c", ":"], environment={}, identity=Identity.NAMESPACE)
+def works(identity: Identity) -> bool:
+    """Tell whether a program can be started so here: containers commonly forbid user namespaces."""
+    probe = Launch(command=["/bin/sh", "-c", ":"], environment={}, identity=identity)
     try:
         return run(probe, timeout_s=10) == 0
-    except (OSError, subprocess.SubprocessError):
-        return False  # containers commonly forbid user namespaces
+    except (OSError, KeyError, subprocess.SubprocessError):
+        return False
 
 
 def ordinary_identity() -> Identity:
-    """Return as whom a program runs that refuses to be root."""
+    """Return as whom a program runs that refuses to be root. Raises IdentityError when there is no way."""
     if os.geteuid() != 0:
         return Identity.CURRENT
-    return Identity.NAMESPACE if _namespace_works() else Identity.NOBODY
+    for identity in (Identity.NAMESPACE, Identity.NOBODY):
+        if works(identity):
+            return identity
+    raise IdentityError(
+        "PostgreSQL refuses to run as root, and root can here neither make a user namespace nor become the user "
+        "nobody with CAP_DAC_OVERRIDE. Run this as an ordinary user."
+    )

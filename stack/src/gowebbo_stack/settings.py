@@ -20,11 +20,12 @@ _GENERATED = {
     "ADMIN_PASSWORD": 12,
 }
 _OURS_ALONE = ("POSTGRES_PASSWORD", "AUTH_DB_PASS", "TENANT_DB_PASS", "REDIS_PASS")  # no user's value is asked for
+_FILE_SECRETS = frozenset((*SIGNING_SECRETS, "ADMIN_USER_NAME", "ADMIN_PASSWORD", "EMAIL_USER", "EMAIL_PASS"))
 MIN_ADMIN_PASSWORD = 12
 
 # Set by the stack, or secret: none of these is handed through from the user's environment.
 _NOT_HANDED_THROUGH = re.compile(
-    r"^(DB_\w+|REDIS_\w+|\w*_DB_PASS|JWT_SECRET|SHARD_SECRET|GATEWAY_SECRET|ADMIN_\w+|EMAIL_\w+|SERVER_\w+_(USER|PASS)"
+    r"^(DB_\w+|REDIS_\w+|\w*_DB_PASS|JWT_SECRET|SHARD_SECRET|GATEWAY_SECRET|ADMIN_USER_NAME|ADMIN_PASSWORD|EMAIL_\w+|SERVER_\w+_(USER|PASS)"
     r"|POSTGRES_PASSWORD|PORT|HOST|SERVICE_FD|METRICS_FD|METRICS_PORT|SHARD_SERVERS|\w+_SERVICE_URL)(_FILE)?$"
 )
 
@@ -73,16 +74,22 @@ def base_folder() -> Path:
 
 
 def read_given(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the user's settings: environment, then NAME_FILE, then `.env`."""
+    """Return the user's settings as services read theirs: the environment, then NAME_FILE, then `.env`."""
     environment = os.environ if environment is None else environment
-    layers = [dict(environment), {k: v for k, v in _dotenv().items() if v is not None}]
-    given: dict[str, str] = {}
-    for layer in reversed(layers):
-        for name, path in layer.items():
-            if name.endswith("_FILE") and path and name.removesuffix("_FILE") in _file_secrets():
-                given[name.removesuffix("_FILE")] = _content(name, path)
-        given.update({name: value for name, value in layer.items() if value})
+    given = {name: value for name, value in {**_dotenv(), **_without_empty(environment)}.items() if value}
+    for name_file, path in list(given.items()):
+        name = name_file.removesuffix("_FILE")
+        if name == name_file or environment.get(name):
+            continue
+        if name in _FILE_SECRETS:
+            given[name] = _content(name_file, path)
+        else:
+            given.pop(name, None)  # the service that knows it reads the file
     return given
+
+
+def _without_empty(settings: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in settings.items() if value}
 
 
 def _dotenv() -> Mapping[str, str | None]:
@@ -92,10 +99,6 @@ def _dotenv() -> Mapping[str, str | None]:
     from dotenv import dotenv_values  # noqa: PLC0415 -- only who has the file pays for the reader
 
     return dotenv_values(path)
-
-
-def _file_secrets() -> frozenset[str]:
-    return frozenset((*SIGNING_SECRETS, "ADMIN_USER_NAME", "ADMIN_PASSWORD", "EMAIL_USER", "EMAIL_PASS"))
 
 
 def _content(name: str, path: str) -> str:
@@ -143,20 +146,23 @@ def _number(given: Mapping[str, str], name: str, default: int, allowed: range, f
 
 
 def _secret_faults(given: Mapping[str, str]) -> list[str]:
-    """Check the user's own secrets by the rule that the services apply too."""
-    faults = []
-    if 0 < len(given.get("ADMIN_PASSWORD", "")) < MIN_ADMIN_PASSWORD:
-        faults.append(f"ADMIN_PASSWORD: must have at least {MIN_ADMIN_PASSWORD} characters")
-    names = [name for name in SIGNING_SECRETS if name in given]
-    if not names:
-        return faults
+    """Check the user's own secrets by the rules that the services apply too."""
+    signing = {name: given[name] for name in SIGNING_SECRETS if name in given}
+    password = given.get("ADMIN_PASSWORD")
+    if not signing and password is None:
+        return []
     from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 -- heavy, and rarely needed here
 
-    from shared.settings import SigningSecret  # noqa: PLC0415
+    from shared.settings import SigningSecret, looks_like_sample  # noqa: PLC0415
 
-    for name in names:
+    faults = []
+    if password is not None and len(password) < MIN_ADMIN_PASSWORD:
+        faults.append(f"ADMIN_PASSWORD: must have at least {MIN_ADMIN_PASSWORD} characters")
+    elif password is not None and looks_like_sample(password):
+        faults.append("ADMIN_PASSWORD: looks like a sample, not a password")
+    for name, secret in signing.items():
         try:
-            TypeAdapter(SigningSecret).validate_python(given[name])
+            TypeAdapter(SigningSecret).validate_python(secret)
         except ValidationError as error:
             faults += [f"{name}: {fault['msg'].removeprefix('Value error, ')}" for fault in error.errors()]
     return faults

@@ -8,7 +8,7 @@ import socket
 from types import FrameType
 
 from gowebbo_stack.home import HomeInUseError
-from gowebbo_stack.launching import Identity, ordinary_identity
+from gowebbo_stack.launching import IdentityError
 from gowebbo_stack.ports import PortTakenError, listen_tcp
 from gowebbo_stack.postgres import PostgresError
 from gowebbo_stack.progress import Progress
@@ -16,7 +16,14 @@ from gowebbo_stack.settings import SettingsError, load_secrets, read_given, read
 from gowebbo_stack.stack import Stack
 from gowebbo_stack.supervision import NotStartedError
 
-_EXPECTED = (SettingsError, HomeInUseError, PortTakenError, PostgresError, NotStartedError)
+_EXPECTED = (
+    SettingsError,
+    HomeInUseError,
+    PortTakenError,
+    PostgresError,
+    NotStartedError,
+    IdentityError,
+)
 _OPEN_FILES = 65536
 
 
@@ -55,7 +62,7 @@ def up() -> int:
     _allow_many_open_files()
     try:
         settings = read_settings(read_given())
-        settings.home.prepare(enterable=ordinary_identity() is Identity.NOBODY)
+        settings.home.prepare()
         with settings.home.lock(), listen_tcp(settings.host, settings.port) as gateway:
             asyncio.run(_run(Stack(settings, load_secrets(settings), progress), gateway, signals))
     except _EXPECTED as error:
