@@ -8,6 +8,7 @@ own=(); for p in "${packages[@]}"; do own+=(--no-emit-package "gowebbo-$p"); don
 pin() { uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header "${own[@]}" "$@"; }
 
 pin requirements/dev.in $(printf '%s/pyproject.toml ' "${packages[@]}") -o requirements/dev.txt
-for service in gateway auth-service tenant-service patient-service notifier stack; do
+for service in gateway auth-service tenant-service patient-service notifier; do
   printf 'hatchling\n' | pin "$service/pyproject.toml" - -c requirements/dev.txt -o "requirements/$service.txt"
 done
+pin requirements/mailbox.in -c requirements/dev.txt -o requirements/mailbox.txt

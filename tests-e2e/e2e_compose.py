@@ -2,11 +2,14 @@
 
 import email.policy
 import io
+import ipaddress
 import json
 import os
+import secrets
 import shlex
 import subprocess
 import tarfile
+from dataclasses import dataclass
 from email.message import EmailMessage
 from email.parser import BytesParser
 from pathlib import Path
@@ -27,10 +30,24 @@ MAILS = "/mails"
 _PSQL = 'PGPASSWORD="$(cat /run/secrets/db_superuser_pass)" exec psql -h 127.0.0.1 -U postgres -AtX'
 
 
+@dataclass(frozen=True)
+class FurtherServer:
+    """A PostgreSQL server that is reached as one on another machine is: by an address and a port."""
+
+    container: Container
+    host: str
+    port: str
+    superuser_password: str
+
+    def is_ready(self) -> bool:
+        """Whether it answers by TCP: while the image initialises its data, it does so on its socket only."""
+        return self.container.exec_run(["pg_isready", "--quiet", "--host", "127.0.0.1"]).exit_code == 0
+
+
 class Composition:
     """The project's services under a name, ports and secrets of their own, with the profile that catches mail."""
 
-    def __init__(self, name: str, secrets: Path) -> None:
+    def __init__(self, name: str, folder: Path) -> None:
         self.name = name
         self.port, self.mailbox_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -38,10 +55,11 @@ class Composition:
             **os.environ,
             "PORT": str(self.port),
             "MAILBOX_PORT": str(self.mailbox_port),
-            "SECRETS_DIR": str(secrets),
+            "SECRETS_DIR": str(folder),
             "GOWEBBO_TAG": "e2e",
         }
-        self._secrets = secrets
+        self._secrets = folder
+        self._further: list[Container] = []
         self._docker = docker.from_env()
 
     def make_secrets(self) -> None:
@@ -52,12 +70,12 @@ class Composition:
         """What a secret's file holds."""
         return (self._secrets / name).read_text()
 
-    def compose(self, *words: str, timeout_s: float = UP_TIMEOUT_S) -> str:
-        """Runs a Compose command; it must succeed."""
+    def compose(self, *words: str, timeout_s: float = UP_TIMEOUT_S, **settings: str) -> str:
+        """Runs a Compose command, with further settings for this once; it must succeed."""
         done = subprocess.run(
             [*COMMAND, "--project-name", self.name, "--profile", "dev", *words],
             cwd=ROOT,
-            env=self.environment,
+            env={**self.environment, **settings},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -79,8 +97,27 @@ class Composition:
         """`docker compose kill`."""
         self.compose("kill", service)
 
+    def start_further_server(self) -> FurtherServer:
+        """A PostgreSQL that is none of the project's services; it ends with them."""
+        password = secrets.token_hex(12)
+        address, *_ = self._docker.networks.get("bridge").attrs["IPAM"]["Config"]  # a second one would be IPv6
+        host = address.get("Gateway") or str(next(ipaddress.ip_network(address["Subnet"]).hosts()))
+        container = self._docker.containers.run(
+            os.environ.get("POSTGRES_IMAGE", "postgres:18"),
+            ["postgres", "-c", "max_connections=1000"],
+            environment={"POSTGRES_PASSWORD": password},
+            ports={"5432/tcp": (host, 0)},
+            detach=True,
+        )
+        self._further.append(container)
+        container.reload()
+        [binding] = container.ports["5432/tcp"]
+        return FurtherServer(container, host, binding["HostPort"], password)
+
     def down(self) -> None:
         """Ends everything and forgets its data."""
+        for container in self._further:
+            container.remove(v=True, force=True)
         self.compose("down", "--volumes", "--remove-orphans", "--timeout", str(STOP_TIMEOUT_S))
         self._docker.close()
 

@@ -1,5 +1,6 @@
 """docker-compose.yml, built and run: the same journeys, what its containers may do, and kills that lose nothing."""
 
+import json
 import secrets
 from collections.abc import Iterator
 
@@ -11,8 +12,10 @@ from e2e_stack import eventually, eventually_none
 pytestmark = pytest.mark.compose
 
 SERVICES = ("gateway", "auth-service", "tenant-service", "patient-service", "notifier", "notifier-worker")
+NEAR_SHARDS = ("tenant-service", "patient-service")
 STORES = ("postgres", "redis")
 STEPS = ("prepare", "migrate-auth", "migrate-tenant")
+ADMIN_SHARDS = "/api/v1/admin/shards"
 MAIL_WITHIN_S = 90
 BACK_WITHIN_S = 90
 
@@ -204,6 +207,33 @@ def test_down_and_up_keep_the_data(composition: Composition, resident: Practice)
     composition.compose("down")
     composition.up()
     assert [one["name"] for one in resident.patients()] == ["Resident"]
+
+
+def test_a_further_shard_server_takes_new_practices(
+    composition: Composition, compose_api: Api, resident: Practice
+) -> None:
+    server = composition.start_further_server()
+    eventually(server.is_ready, "the further server answers", timeout_s=BACK_WITHIN_S)
+    where = {"DB_HOST": server.host, "DB_PORT": server.port, "DB_SUPERUSER_PASS": server.superuser_password}
+    composition.compose("run", "--rm", "prepare-server", **where)
+    composition.environment["SHARD_SERVERS"] = f"a=postgres:5432,b={server.host}:{server.port}"
+    composition.up()
+    newcomer = eventually(lambda: _try_to_join(compose_api), "a sign-up", timeout_s=BACK_WITHIN_S)
+    created = newcomer.new_patient()
+    assert newcomer.patients() == [created]
+    assert [one["name"] for one in resident.patients()] == ["Resident"]
+    answer = compose_api.get(ADMIN_SHARDS, auth=("admin", composition.secret("admin_password")), params={"limit": 100})
+    servers = {one["practice_id"]: one["server"] for one in answer.json()["result"]["data"]}
+    assert (servers[resident.id], servers[newcomer.id]) == ("a", "b")
+
+
+def test_services_have_a_way_out_only_to_further_servers(composition: Composition) -> None:
+    """While there are none, PostgreSQL's neighbours reach nobody outside. The gateway's way is that of its port."""
+    for named, services in ("", {"notifier-worker"}), ("b=db-b:5432", {"notifier-worker", *NEAR_SHARDS}):
+        whole = json.loads(composition.compose("config", "--format", "json", SHARD_SERVERS=named))
+        open_networks = {name for name, one in whole["networks"].items() if not one.get("internal")}
+        leading_out = {name for name in SERVICES if open_networks & set(whole["services"][name]["networks"])}
+        assert leading_out - {"gateway"} == services
 
 
 def test_nothing_secret_is_in_the_logs(composition: Composition, resident: Practice) -> None:
