@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from patient_service import handlers
 from patient_service.config import Settings
+from patient_service.fast_routes import FastRoutes
 from patient_service.pool_metrics import PoolMetrics
 from patient_service.servers import Servers
 from patient_service.shard_opening import ShardOpener
@@ -41,7 +43,11 @@ def create_app(settings: Settings) -> FastAPI:
         await servers.close()
 
     app = create_service_app(
-        title="GoWebbo patients", keys=settings.gateway_keys, ready=servers.missing, lifespan=lifespan
+        title="GoWebbo patients",
+        keys=settings.gateway_keys,
+        ready=servers.missing,
+        lifespan=lifespan,
+        behind_door=[Middleware(FastRoutes, router=handlers.router)],
     )
     app.state.pool = pool
     app.state.metrics.registry.register(PoolMetrics(pool))

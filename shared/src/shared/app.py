@@ -8,6 +8,7 @@ import orjson
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 
 from shared import errors, metrics
 from shared.context import Caller, ContextVerifier
@@ -61,10 +62,15 @@ def create_service_app(
     keys: Sequence[bytes],
     ready: Readiness,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+    behind_door: Sequence[Middleware] = (),
 ) -> FastAPI:
-    """A FastAPI application behind a Door, with `/livez`, `/readyz`, `/metrics`. Nothing connects here."""
+    """A FastAPI application behind a Door, with `/livez`, `/readyz`, `/metrics`. Nothing connects here.
+
+    `behind_door` are ASGI applications between the door and FastAPI, the outermost first.
+    """
     request_metrics = metrics.RequestMetrics()
     app = FastAPI(title=title, docs_url=None, redoc_url=None, lifespan=lifespan, redirect_slashes=False)
+    app.user_middleware.extend(behind_door)
     app.state.metrics = request_metrics
     install_error_handlers(app)
     add_health_routes(app, ready)
