@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
-from starlette.middleware import Middleware
 
 from patient_service import handlers
 from patient_service.config import Settings
@@ -47,7 +47,7 @@ def create_app(settings: Settings) -> FastAPI:
         keys=settings.gateway_keys,
         ready=servers.missing,
         lifespan=lifespan,
-        behind_door=[Middleware(FastRoutes, router=handlers.router)],
+        behind_door=partial(FastRoutes, router=handlers.router),
     )
     app.state.pool = pool
     app.state.metrics.registry.register(PoolMetrics(pool))
