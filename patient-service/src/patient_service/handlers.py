@@ -19,7 +19,6 @@ from shared.envelope import success
 from shared.models import problems
 
 PATH = "/api/v1/patients"
-_JSON = "application/json"
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -29,10 +28,15 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 router = APIRouter(prefix=PATH, tags=["patients"])
 
 
-def _envelope(message: str, result: Json, *, status: int = 200) -> Response:
-    """`shared.envelope.success` for a result that is JSON already."""
-    head = b'{"success":true,"status":%d,"message":"%b","result":' % (status, message.encode())
-    return Response(head + result + b"}", status_code=status, media_type=_JSON)
+class _Envelope(Response):
+    """`shared.envelope.success` for a result that is JSON already. Sets its headers itself: Starlette takes 3 µs."""
+
+    def __init__(self, message: str, result: Json, *, status: int = 200) -> None:
+        head = b'{"success":true,"status":%d,"message":"%b","result":' % (status, message.encode())
+        self.status_code = status
+        self.body = b"%b%b}" % (head, result)
+        self.background = None
+        self.raw_headers = [(b"content-length", b"%d" % len(self.body)), (b"content-type", b"application/json")]
 
 
 @router.get(
@@ -45,9 +49,9 @@ async def list_patients(shard: ShardToRead, limit: Limit = DEFAULT_LIMIT, cursor
     """A page of the list."""
     page = await patients.list_patients(shard, limit=limit, cursor=cursor)
     if page.next_cursor is None:
-        return _envelope("Patients fetched successfully!", b'{"data":[%b]}' % page.patients)
+        return _Envelope("Patients fetched successfully!", b'{"data":[%b]}' % page.patients)
     result = b'{"data":[%b],"next_cursor":"%b"}' % (page.patients, page.next_cursor.encode())
-    answer = _envelope("Patients fetched successfully!", result)
+    answer = _Envelope("Patients fetched successfully!", result)
     answer.headers["Link"] = f'<{PATH}?limit={limit}&cursor={page.next_cursor}>; rel="next"'
     return answer
 
@@ -60,7 +64,7 @@ async def list_patients(shard: ShardToRead, limit: Limit = DEFAULT_LIMIT, cursor
 )
 async def add_patient(shard: ShardToWrite, body: PatientBody) -> Response:
     """A new patient."""
-    return _envelope("Patient added successfully!", await patients.add_patient(shard, body), status=201)
+    return _Envelope("Patient added successfully!", await patients.add_patient(shard, body), status=201)
 
 
 @router.get(
@@ -70,7 +74,7 @@ async def add_patient(shard: ShardToWrite, body: PatientBody) -> Response:
 )
 async def read_patient(shard: ShardToRead, patient_id: PatientId) -> Response:
     """One patient."""
-    return _envelope("Patient fetched successfully!", await patients.read_patient(shard, patient_id))
+    return _Envelope("Patient fetched successfully!", await patients.read_patient(shard, patient_id))
 
 
 @router.put(
@@ -80,7 +84,7 @@ async def read_patient(shard: ShardToRead, patient_id: PatientId) -> Response:
 )
 async def replace_patient(shard: ShardToWrite, patient_id: PatientId, body: PatientBody) -> Response:
     """Name, age and mobile anew."""
-    return _envelope("Patient updated successfully!", await patients.replace_patient(shard, patient_id, body))
+    return _Envelope("Patient updated successfully!", await patients.replace_patient(shard, patient_id, body))
 
 
 @router.patch(
@@ -91,7 +95,7 @@ async def replace_patient(shard: ShardToWrite, patient_id: PatientId, body: Pati
 )
 async def change_patient(shard: ShardToWrite, patient_id: PatientId, body: PatientChanges) -> Response:
     """Some of name, age and mobile anew."""
-    return _envelope("Patient updated successfully!", await patients.change_patient(shard, patient_id, body))
+    return _Envelope("Patient updated successfully!", await patients.change_patient(shard, patient_id, body))
 
 
 @router.delete(
@@ -114,4 +118,4 @@ async def delete_patient(shard: ShardToDelete, patient_id: PatientId) -> Respons
 )
 async def restore_patient(shard: ShardToDelete, patient_id: PatientId) -> Response:
     """The patient, active again."""
-    return _envelope("Patient restored successfully!", await patients.restore_patient(shard, patient_id))
+    return _Envelope("Patient restored successfully!", await patients.restore_patient(shard, patient_id))
