@@ -3,7 +3,10 @@
 import re
 from typing import Any
 
+import orjson
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from patient_practices import JOHN, PatientClient, Practice, ShardServer
 
 from shared.cursor import encode_cursor
@@ -164,6 +167,40 @@ async def test_text_of_any_script_comes_back_as_written(service: PatientClient, 
         await service.add(practice, name=name)
     assert await service.names(practice) == names
     assert (await service.add(practice, name="  trimmed  "))["name"] == "trimmed"
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    texts=st.lists(
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20), min_size=1, max_size=20
+    )
+)
+@example(texts=["".join(map(chr, range(1, 0x2030)))[start : start + 20] for start in range(0, 0x202F, 20)])
+async def test_every_text_that_is_stored_is_shown_as_json(
+    service: PatientClient, practice: Practice, shard_server: ShardServer, texts: list[str]
+):
+    """Whatever came into the table by another way than this service: nothing of it may break out of its string."""
+    shard_server.run("TRUNCATE patients", database=practice.database)
+    shard_server.run(
+        "INSERT INTO patients (id, name, age, mobile)"
+        " SELECT gen_random_uuid(), shown, 1, shown FROM unnest(%s) AS shown",
+        (texts,),
+        database=practice.database,
+    )
+    data = (await service.call(practice, "GET", "?limit=1000")).json()["result"]["data"]
+    assert sorted(patient["name"] for patient in data) == sorted(texts)
+    assert all(patient["mobile"] == patient["name"] for patient in data)
+    some = await service.call(practice, "GET", f"/{data[0]['id']}")
+    assert some.json()["result"] == data[0]
+
+
+async def test_answers_have_no_blanks(service: PatientClient, practice: Practice):
+    patient = await service.add(practice)
+    one = await service.call(practice, "GET", f"/{patient['id']}")
+    assert one.content == orjson.dumps(one.json())
+    await service.add(practice)
+    page = await service.call(practice, "GET", "?limit=1")
+    assert page.content == orjson.dumps(page.json())
 
 
 async def test_the_largest_page_is_whole(service: PatientClient, practice: Practice, shard_server: ShardServer):

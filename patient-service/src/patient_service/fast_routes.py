@@ -94,6 +94,12 @@ class FastRoutes:
         answer = await plan.route.endpoint(**arguments)
         await answer(scope, receive, send)
 
+    @property
+    def served(self) -> set[tuple[str, str]]:
+        """Methods and path templates that go the short way."""
+        patterned = {(method, plan.route.path) for method, plans in self._patterns.items() for _, plan in plans}
+        return {*self._fixed, *patterned}
+
     def _plan_for(self, scope: Scope) -> _Plan | None:
         method, path = scope["method"], scope["path"]
         if plan := self._fixed.get((method, path)):

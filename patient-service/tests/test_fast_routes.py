@@ -1,0 +1,168 @@
+"""The short way answers what FastAPI answers, and FastAPI is asked whenever a call isn't as it should be."""
+
+import json
+from typing import Annotated, Any, NamedTuple
+
+import httpx
+import pytest
+from fastapi import APIRouter, Depends, FastAPI, Header
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from patient_practices import GATEWAY_KEY, JOHN, PatientClient, Practice
+
+from patient_service import handlers
+from patient_service.dependencies import ShardToRead
+from patient_service.fast_routes import FastRoutes
+from shared.context import ContextVerifier
+from shared.cursor import encode_cursor
+from shared.door import Door
+from shared.ids import new_id
+from shared.metrics import RequestMetrics
+
+pytestmark = pytest.mark.anyio
+
+JSON_TYPES = ["application/json", "application/json; charset=utf-8", "application/merge-patch+json"]
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 160),
+    st.sampled_from([3.0, 1e400, 10**30, "", " ", "3", "John", "98765", "1" * 21, "\ud800", "a\x00b", "\u2028", []]),
+    st.text(max_size=8),
+)
+MEMBERS = st.tuples(st.sampled_from(["name", "age", "mobile", "id", ""]), VALUES)
+NEARLY_GOOD = st.lists(MEMBERS, max_size=2).map(lambda members: [*JOHN.items(), *members])
+TEXTS = st.one_of(
+    st.one_of(NEARLY_GOOD, st.lists(MEMBERS, max_size=3)).map(
+        lambda members: ("{" + ",".join(f"{json.dumps(k)}:{json.dumps(v)}" for k, v in members) + "}").encode()
+    ),
+    VALUES.map(lambda value: json.dumps(value).encode()),
+    st.binary(max_size=6),
+    st.sampled_from([json.dumps(JOHN).encode(encoding) for encoding in ("utf-8-sig", "utf-16", "utf-32")]),
+)
+QUERIES = st.one_of(
+    st.just(""),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["limit", "cursor", "Limit", "x"]),
+            st.sampled_from(["", "0", "1", "1000", "1001", " 2 ", "+3", "1_0", "2.0", "%31", "é", "x", "a" * 513])
+            | st.sampled_from([encode_cursor(str(new_id())), encode_cursor("x"), encode_cursor()]),
+        ),
+        max_size=3,
+    ).map(lambda pairs: "?" + "&".join(f"{name}={value}" for name, value in pairs)),
+)
+ROUTED = [
+    *(("GET", ""), ("GET", ""), ("POST", ""), ("POST", "")),
+    *((method, "/{id}") for method in ("GET", "PUT", "PATCH", "DELETE")),
+    ("POST", "/{id}/restore"),
+]
+PATHS = ["", "/", "/{id}", "/{id}/", "/{id}/restore", "/{other}", "/{other}/restore", "/0", "/%20", "/a/b", "//restore"]
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "get"]
+CALLS = st.one_of(
+    st.sampled_from(ROUTED), st.sampled_from(ROUTED), st.tuples(st.sampled_from(METHODS), st.sampled_from(PATHS))
+)
+ROLES = ["owner", "owner", "owner", "anonymous", "admin"]
+
+
+class Sent(NamedTuple):
+    call: tuple[str, str]
+    query: str
+    body: bytes
+    media_type: str
+    role: str
+
+
+SENT = st.builds(
+    Sent,
+    call=CALLS,
+    query=QUERIES,
+    body=TEXTS,
+    media_type=st.sampled_from(JSON_TYPES),
+    role=st.sampled_from(ROLES),
+)
+
+
+def without_what_changes(answer: httpx.Response) -> tuple[Any, ...]:
+    """The answer, except for ids, times and versions: writes are made twice."""
+    shown = {name: value for name, value in answer.headers.items() if name != "content-length"}
+    body = answer.json() if answer.content else {}
+    body.pop("instance", None)
+    if isinstance(patient := body.get("result"), dict):
+        for name in {"id", "created_at", "updated_at", "version"} & patient.keys():
+            del patient[name]
+    return answer.status_code, shown, body
+
+
+async def both_ways(service: PatientClient, caller: Any, *call: str, **content: Any) -> list[tuple[Any, ...]]:
+    plain = PatientClient(service.app)
+    door = Door(service.app.inside, verifier=ContextVerifier([GATEWAY_KEY]), metrics=RequestMetrics())
+    plain.http = httpx.AsyncClient(transport=httpx.ASGITransport(door), base_url="http://patients")
+    return [without_what_changes(await client.call(caller, *call, **content)) for client in (service, plain)]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(sent=SENT)
+@example(Sent(("POST", ""), "", b'{"name":"A","age":1,"mobile":"12345","age":2}', JSON_TYPES[0], "owner"))
+@example(Sent(("POST", ""), "", b'{"name":"A","age":1,"mobile":"12345","age":"2"}', JSON_TYPES[0], "owner"))
+@example(Sent(("POST", ""), "", b"{", JSON_TYPES[0], "anonymous"))
+@example(Sent(("POST", ""), "", b"", JSON_TYPES[0], "owner"))
+@example(Sent(("PATCH", "/{id}"), "", b"{}", JSON_TYPES[2], "owner"))
+@example(Sent(("PATCH", "/0"), "", b"{", JSON_TYPES[0], "owner"))
+async def test_both_ways_answer_alike(service: PatientClient, practice: Practice, sent: Sent):
+    patient = await service.add(practice)
+    method, path = sent.call
+    url = path.format(id=patient["id"], other=new_id()) + sent.query
+    has_body = method in {"POST", "PUT", "PATCH"}
+    content = {"content": sent.body, "headers": {"Content-Type": sent.media_type}} if has_body else {}
+    fast, plain = await both_ways(service, practice.caller(role=sent.role), method, url, **content)
+    if method == "DELETE" and fast[0] == 200:
+        assert plain[0] == 404
+    else:
+        assert fast == plain
+
+
+async def test_a_body_in_pieces_is_read_whole(service: PatientClient, practice: Practice):
+    async def pieces():
+        for byte in json.dumps(JOHN).encode():
+            yield bytes([byte])
+
+    answer = await service.call(practice, "POST", content=pieces(), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 201
+
+
+async def test_requests_are_counted_by_route_template(service: PatientClient, practice: Practice):
+    patient = await service.add(practice)
+    await service.call(practice, "GET", f"/{patient['id']}")
+    await service.call(practice, "GET", "/0")
+    shown = (await service.http.get("/metrics")).text
+    for status in (200, 404):
+        assert f'method="GET",route="/api/v1/patients/{{patient_id}}",status="{status}"}} 1.0' in shown
+
+
+def test_every_patient_route_has_the_short_way():
+    async def behind(*_: Any) -> None:
+        raise AssertionError
+
+    assert FastRoutes(behind, router=handlers.router).served == {
+        (method, route.path) for route in handlers.router.routes for method in route.methods
+    }
+
+
+async def test_routes_that_need_more_stay_with_fastapi():
+    async def other() -> None:
+        """No ScopeDependency."""
+
+    router = APIRouter()
+
+    @router.get("/header")
+    async def with_header(shard: ShardToRead, x: Annotated[str, Header()]) -> None: ...
+
+    @router.get("/cookie", dependencies=[Depends(other)])
+    async def with_other(shard: ShardToRead) -> None: ...
+
+    @router.get("/path/{x}")
+    async def with_path(x: str) -> None: ...
+
+    @router.post("/bodies")
+    async def with_list(x: list[int]) -> None: ...
+
+    assert not FastRoutes(FastAPI(), router=router).served
