@@ -44,17 +44,25 @@ class PoolLimits(NamedTuple):
     idle_s: float
 
 
+class _Turn(NamedTuple):
+    """A call that waits for a connection, until `ends` (the loop's time) at most."""
+
+    given: "asyncio.Future[ShardConnection]"
+    ends: float
+
+
 class _Lane:
     """A practice's connections and the calls that wait for one."""
 
-    __slots__ = ("connections", "idle", "opening", "shard", "slots", "turn_ends", "waiting")
+    __slots__ = ("connections", "idle", "limit", "opening", "shard", "slots", "turn_ends", "waiting")
 
     def __init__(self, shard: Shard) -> None:
         self.shard = shard
         self.slots = _NO_SLOTS
         self.connections: set[ShardConnection] = set()
         self.idle: list[ShardConnection] = []
-        self.waiting: deque[asyncio.Future[ShardConnection]] = deque()
+        self.waiting: deque[_Turn] = deque()
+        self.limit: asyncio.TimerHandle | None = None
         self.opening = 0
         self.turn_ends = 0.0
 
@@ -143,20 +151,20 @@ class ShardPool:
             raise PracticeBusyError
         self._lanes[lane.key] = lane  # again, if its only connection turned out to be closed just now
         loop = asyncio.get_running_loop()
-        turn: asyncio.Future[ShardConnection] = loop.create_future()
+        turn = _Turn(loop.create_future(), loop.time() + self._limits.wait_s)
         lane.waiting.append(turn)
         self._grow(lane)
-        limit = loop.call_later(self._limits.wait_s, _refuse, lane, turn)
+        if lane.limit is None:
+            lane.limit = loop.call_at(turn.ends, _refuse_late, lane)
         try:
-            return await turn
+            return await turn.given
         except asyncio.CancelledError:
-            if turn.cancelled():
-                _leave(lane, turn)
-            elif turn.exception() is None:
-                self._give_back(lane, turn.result())  # it was handed over in the moment its caller went away
+            if turn.given.cancelled():
+                if turn in lane.waiting:
+                    lane.waiting.remove(turn)
+            elif turn.given.exception() is None:
+                self._give_back(lane, turn.given.result())  # handed over in the moment its caller went away
             raise
-        finally:
-            limit.cancel()
 
     def _give_back(self, lane: _Lane, connection: ShardConnection) -> None:
         """Hands the connection to whoever is next: a call of this practice, or another practice by its slot."""
@@ -171,9 +179,9 @@ class ShardPool:
             connection.close()
             return
         while lane.waiting:
-            turn = lane.waiting.popleft()
-            if not turn.done():
-                turn.set_result(connection)
+            given = lane.waiting.popleft().given
+            if not given.done():
+                given.set_result(connection)
                 return
         lane.idle.append(connection)
         lane.slots.rest(connection, now=now)
@@ -267,19 +275,20 @@ class ShardPool:
         task.add_done_callback(self._tasks.discard)
 
 
-def _refuse(lane: _Lane, turn: "asyncio.Future[ShardConnection]") -> None:
-    if not turn.done():
-        _leave(lane, turn)
-        turn.set_exception(PracticeBusyError())
-
-
-def _leave(lane: _Lane, turn: "asyncio.Future[ShardConnection]") -> None:
-    if turn in lane.waiting:
-        lane.waiting.remove(turn)
+def _refuse_late(lane: _Lane) -> None:
+    """Refuses who waited too long. One timer for a practice: the first in turn is due first."""
+    lane.limit = None
+    loop = asyncio.get_running_loop()
+    while lane.waiting and lane.waiting[0].ends <= loop.time():
+        given = lane.waiting.popleft().given
+        if not given.done():
+            given.set_exception(PracticeBusyError())
+    if lane.waiting:
+        lane.limit = loop.call_at(lane.waiting[0].ends, _refuse_late, lane)
 
 
 def _fail_waiting(lane: _Lane, error: ServiceError) -> None:
     while lane.waiting:
-        turn = lane.waiting.popleft()
-        if not turn.done():
-            turn.set_exception(type(error)())  # one each: a raised exception remembers where it went
+        given = lane.waiting.popleft().given
+        if not given.done():
+            given.set_exception(type(error)())  # one each: a raised exception remembers where it went
