@@ -54,10 +54,11 @@ class _Turn(NamedTuple):
 class _Lane:
     """A practice's connections and the calls that wait for one."""
 
-    __slots__ = ("connections", "idle", "limit", "opening", "shard", "slots", "turn_ends", "waiting")
+    __slots__ = ("connections", "idle", "limit", "loop", "opening", "shard", "slots", "turn_ends", "waiting")
 
     def __init__(self, shard: Shard) -> None:
         self.shard = shard
+        self.loop = asyncio.get_running_loop()  # Python 3.11 asks for the process's id each time
         self.slots = _NO_SLOTS
         self.connections: set[ShardConnection] = set()
         self.idle: list[ShardConnection] = []
@@ -150,12 +151,11 @@ class ShardPool:
         if len(lane.waiting) >= self._limits.queue:
             raise PracticeBusyError
         self._lanes[lane.key] = lane  # again, if its only connection turned out to be closed just now
-        loop = asyncio.get_running_loop()
-        turn = _Turn(loop.create_future(), loop.time() + self._limits.wait_s)
+        turn = _Turn(lane.loop.create_future(), lane.loop.time() + self._limits.wait_s)
         lane.waiting.append(turn)
         self._grow(lane)
         if lane.limit is None:
-            lane.limit = loop.call_at(turn.ends, _refuse_late, lane)
+            lane.limit = lane.loop.call_at(turn.ends, _refuse_late, lane)
         try:
             return await turn.given
         except asyncio.CancelledError:
@@ -174,7 +174,7 @@ class ShardPool:
             self._pass_on(lane, connection)
 
     def _pass_on(self, lane: _Lane, connection: ShardConnection) -> None:
-        now = asyncio.get_running_loop().time()
+        now = lane.loop.time()
         if lane.slots.contested and (not lane.waiting or now > lane.turn_ends):
             connection.close()
             return
@@ -241,7 +241,7 @@ class ShardPool:
     def _begin(self, lane: _Lane, connection: ShardConnection) -> None:
         self.opened += 1
         lane.connections.add(connection)
-        lane.turn_ends = asyncio.get_running_loop().time() + TURN_S
+        lane.turn_ends = lane.loop.time() + TURN_S
         connection.on_close = partial(self._forget, lane, connection)
         if connection.closed:  # in the moment after its stamp was read, unnoticed by anybody
             self._forget(lane, connection)
@@ -278,13 +278,12 @@ class ShardPool:
 def _refuse_late(lane: _Lane) -> None:
     """Refuses who waited too long. One timer for a practice: the first in turn is due first."""
     lane.limit = None
-    loop = asyncio.get_running_loop()
-    while lane.waiting and lane.waiting[0].ends <= loop.time():
+    while lane.waiting and lane.waiting[0].ends <= lane.loop.time():
         given = lane.waiting.popleft().given
         if not given.done():
             given.set_exception(PracticeBusyError())
     if lane.waiting:
-        lane.limit = loop.call_at(lane.waiting[0].ends, _refuse_late, lane)
+        lane.limit = lane.loop.call_at(lane.waiting[0].ends, _refuse_late, lane)
 
 
 def _fail_waiting(lane: _Lane, error: ServiceError) -> None:

@@ -7,6 +7,8 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
+from shared.whole_answers import WholeAnswers
+
 BACKLOG = 2048
 GRACE_S = 8
 """Running requests may end within this time after SIGTERM; the embedded stack allows 15 s in all."""
@@ -21,7 +23,7 @@ def make_server(app: ASGIApp, *, host: str, port: int, keep_alive_s: int = KEEP_
             app,
             host=host,
             port=port,
-            http="httptools",
+            http=WholeAnswers,
             ws="none",
             loop="uvloop",
             lifespan="on",

@@ -1,0 +1,49 @@
+"""uvicorn's HTTP protocol, except that an answer's head and body leave in one system call and one packet.
+
+uvicorn writes them one after the other, and uvloop sends each at once. A list of 20 patients took 1.06 times as much of
+the processor's time that way, and woke its reader twice.
+"""
+
+import asyncio
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+
+class WholeAnswers(HttpToolsProtocol):
+    """As uvicorn takes it for `http`."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # narrower there, too
+        super().connection_made(cast("asyncio.Transport", _PairingTransport(transport, self.loop)))
+
+
+class _PairingTransport:
+    """A transport that keeps a write back for the next one, until the loop's next round at most."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._kept: tuple[bytes, asyncio.Handle] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Sends it with what was kept, or keeps it."""
+        if self._kept is None:
+            self._kept = data, self._loop.call_soon(self._flush)
+            return
+        (kept, flushing), self._kept = self._kept, None
+        flushing.cancel()
+        self._transport.writelines((kept, data))
+
+    def close(self) -> None:
+        """Sends what was kept, and closes."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._kept is not None:
+            (kept, flushing), self._kept = self._kept, None
+            flushing.cancel()
+            self._transport.write(kept)
