@@ -13,7 +13,7 @@ from patient_practices import GATEWAY_KEY, JOHN, PatientClient, Practice
 from patient_service import handlers
 from patient_service.dependencies import ShardToRead
 from patient_service.fast_routes import FastRoutes
-from shared.context import ContextVerifier
+from shared.context import ContextSigner, ContextVerifier
 from shared.cursor import encode_cursor
 from shared.door import Door
 from shared.ids import new_id
@@ -127,6 +127,29 @@ async def test_a_body_in_pieces_is_read_whole(service: PatientClient, practice: 
 
     answer = await service.call(practice, "POST", content=pieces(), headers={"Content-Type": "application/json"})
     assert answer.status_code == 201
+
+
+async def test_a_body_that_breaks_off_is_not_taken_for_whole(service: PatientClient, practice: Practice):
+    """Also if what has come is JSON already."""
+    messages = iter(
+        [
+            {"type": "http.request", "body": json.dumps(JOHN).encode(), "more_body": True},
+            {"type": "http.disconnect"},
+        ]
+    )
+    headers = [*ContextSigner([GATEWAY_KEY]).headers(practice.caller()), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/api/v1/patients", "query_string": b""}
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await service.app(scope | {"headers": [*headers, (b"content-length", b"1000")]}, receive, send)
+    assert sent[0]["status"] == 400
+    assert await service.names(practice) == []
 
 
 async def test_requests_are_counted_by_route_template(service: PatientClient, practice: Practice):
