@@ -122,7 +122,7 @@ def test_an_endless_chunked_body_is_413(stand: Stand) -> None:
     head = f"POST {PATIENTS} HTTP/1.1\r\nHost: x\r\nAuthorization: {stand.bearer()['Authorization']}\r\n"
     chunk = b"10000\r\n" + b"a" * 0x10000 + b"\r\n"
     with socket.create_connection(("127.0.0.1", stand.port), timeout=10) as connection:
-        connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+        connection.sendall(f"{head}Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
         for _ in range(33):
             connection.sendall(chunk)
         assert connection.recv(100).startswith(b"HTTP/1.1 413 ")

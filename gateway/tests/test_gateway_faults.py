@@ -24,8 +24,7 @@ async def _hang(_: Request) -> Response:
 
 
 def _slots_in_use(stand: Stand, service: Service = Service.PATIENT) -> int:
-    pool = stand.gateway.app._forwarder._lines[service]._upstream._transport._pool
-    return len([c for c in pool.connections if not c.is_idle()]) + len(pool._requests)
+    return stand.gateway.app._forwarder._lines[service]._upstream.slots_in_use
 
 
 def test_a_hung_service_is_504_in_time_and_others_work(make_stand) -> None:

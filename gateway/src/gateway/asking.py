@@ -37,12 +37,12 @@ class Asker:
         answer = await self._upstream.call("GET", target, headers=self._signer.headers(_GATEWAY))
         body = bytearray()
         try:
-            async for chunk in answer.chunks():
+            while chunk := await answer.read():
                 body += chunk
                 if len(body) > MAX_ANSWER_BYTES:
                     raise NoAnswerError
         finally:
-            await answer.close()
+            answer.close()
         return answer.status, bytes(body)
 
     async def close(self) -> None:

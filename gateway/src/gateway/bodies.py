@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 from starlette.types import Receive
 
@@ -12,6 +13,9 @@ from shared.errors import BodyTooLargeError
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
 KEPT_BYTES = 64 * 1024
+LINGER_S = 1.0
+"""How long a body is still read that nobody wants: closing at once could reset the connection before the answer is
+read."""
 
 
 class RequestBody:
@@ -24,7 +28,6 @@ class RequestBody:
         self._head = head
         self._kept = b""
         self._read_bytes = 0
-        self._end: asyncio.Event | None = None
         self.is_whole = not head.has_body
         self.is_read = self.is_whole
 
@@ -35,12 +38,6 @@ class RequestBody:
             parts.append(await self._next())
         self._kept = b"".join(parts)
         self.is_whole = self.is_read
-
-    async def all_read(self) -> None:
-        """Waits until nothing more is to come from the client; whoever waits for it may call `receive` afterwards."""
-        if not self.is_read:
-            self._end = asyncio.Event()
-            await self._end.wait()
 
     def framing(self) -> tuple[Header, ...]:
         """The header that tells the service where the body ends."""
@@ -60,8 +57,6 @@ class RequestBody:
         yield self._kept
         while not self.is_read:
             yield await self._next()
-        if self._end:
-            self._end.set()
 
     async def _next(self) -> bytes:
         message = await self._receive()
@@ -73,3 +68,11 @@ class RequestBody:
             raise BodyTooLargeError
         self.is_read = not message.get("more_body", False)
         return part
+
+
+async def linger(receive: Receive) -> None:
+    """Reads and drops what a client still sends, for a moment; its connection is to be closed afterwards."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            while (await receive()).get("more_body", False):
+                pass

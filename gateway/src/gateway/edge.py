@@ -5,11 +5,13 @@ Only limits and their answers live here. A head that is refused never reaches th
 
 import asyncio
 import http
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.exceptions import HeadersTooLargeError, RequestTimeoutError, UriTooLongError
 from gateway.headers import answer_headers
+from gateway.presence import EXTENSION, Presence
 from shared.context import Header
 from shared.errors import JSON, MalformedRequestError, ServiceError
 from shared.ids import request_id_of
@@ -43,6 +45,8 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it too
         super().connection_made(transport)
+        self._presence = Presence()
+        self._extensions: dict[str, Any] = {EXTENSION: self._presence}
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -51,6 +55,7 @@ class EdgeProtocol(HttpToolsProtocol):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
+        self._presence.end()
 
     def pause_writing(self) -> None:
         self._abort_unless_taken()
@@ -86,6 +91,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._in_head = True
         self._framing_bytes = 0
         super().on_message_begin()
+        self.scope["extensions"] = self._extensions
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)

@@ -7,14 +7,16 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
 from gateway.authentication import Authenticator
-from gateway.bodies import RequestBody
+from gateway.bodies import RequestBody, linger
 from gateway.exceptions import AnswerCutError, ClientGoneError, RequestTimeoutError
-from gateway.headers import Head, answer_headers
+from gateway.headers import CLOSE, Head, answer_headers
 from gateway.line import RETRY_AFTER_S, Line
+from gateway.presence import EXTENSION, Presence
 from gateway.routes import Route, Service
 from gateway.upstream import Answer
 from shared.context import REQUEST_ID_HEADER, Caller, ContextSigner
@@ -23,6 +25,8 @@ from shared.errors import UnavailableError, UpstreamTimeoutError
 SHARD_MOVED = 421
 STREAM_S = 15.0
 """An answer that has begun must be through by then: longer than any answer takes, short enough for slow readers."""
+SMALL_BYTES = 64 * 1024
+"""What the server's own buffer takes without waiting for a slow reader."""
 
 
 @dataclass(slots=True)
@@ -62,8 +66,10 @@ class Forwarder:
         Raises ServiceError as long as nothing was answered, AnswerCutError afterwards, ClientGoneError when nobody
         waits any more.
         """
+        presence: Presence = exchange.scope["extensions"][EXTENSION]
         try:
             async with asyncio.timeout(self._call_timeout_s) as deadline:
+                presence.watch(partial(_leave, exchange, deadline))
                 return await self._carry(exchange, deadline)
         except TimeoutError as fault:
             if exchange.client_gone:
@@ -74,22 +80,18 @@ class Forwarder:
                 raise RequestTimeoutError from fault
             self._lines[exchange.route.service].breaker.failed()
             raise UpstreamTimeoutError from fault
+        finally:
+            presence.watch(None)
 
     async def _carry(self, exchange: Exchange, deadline: asyncio.Timeout) -> int:
         caller = await self._authenticator.caller(exchange.route, exchange.head, exchange.address)
         body = exchange.body = RequestBody(exchange.receive, exchange.head)
         await body.fill()
-        watcher = asyncio.create_task(_watch(exchange, body, deadline))
+        answer = await self._ask(exchange, caller, body)
         try:
-            answer = await self._ask(exchange, caller, body)
-            try:
-                deadline.reschedule(asyncio.get_running_loop().time() + STREAM_S)
-                await self._stream(exchange, answer)
-            finally:
-                await answer.close()
+            await self._pass_on(exchange, answer, deadline)
         finally:
-            watcher.cancel()
-        await exchange.send({"type": "http.response.body", "body": b""})
+            answer.close()
         return answer.status
 
     async def _ask(self, exchange: Exchange, caller: Caller, body: RequestBody) -> Answer:
@@ -97,13 +99,13 @@ class Forwarder:
         answer = await self._call(exchange, caller, body)
         if answer.status != SHARD_MOVED:
             return answer
-        await answer.close()
+        answer.close()
         if not (body.is_whole and caller.practice_id):
             raise UnavailableError(retry_after_s=RETRY_AFTER_S)
         moved = replace(caller, shard=await self._authenticator.moved(caller.practice_id))
         answer = await self._call(exchange, moved, body)
         if answer.status == SHARD_MOVED:
-            await answer.close()
+            answer.close()
             raise UnavailableError(retry_after_s=RETRY_AFTER_S)
         return answer
 
@@ -122,22 +124,32 @@ class Forwarder:
             body=body.content(),
         )
 
-    async def _stream(self, exchange: Exchange, answer: Answer) -> None:
+    async def _pass_on(self, exchange: Exchange, answer: Answer, deadline: asyncio.Timeout) -> None:
+        """A small answer that is there goes out in one piece, without waiting; any other as it comes."""
         headers = answer_headers(answer.headers, exchange.head.request_id)
-        exchange.answered = True
+        is_early = not (exchange.body and exchange.body.is_read)
+        if is_early:  # what is left of the request stands between this answer and the client's next request
+            headers.append(CLOSE)
+        send, exchange.answered = exchange.send, True
         try:
-            await exchange.send({"type": "http.response.start", "status": answer.status, "headers": headers})
-            async for chunk in answer.chunks():
-                await exchange.send({"type": "http.response.body", "body": chunk, "more_body": True})
+            if not is_early and answer.is_whole and answer.arrived_bytes <= SMALL_BYTES:
+                body = await answer.read()
+                await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+                await send({"type": "http.response.body", "body": body})
+                return
+            deadline.reschedule(asyncio.get_running_loop().time() + STREAM_S)
+            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+            while chunk := await answer.read():
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            if is_early:
+                await linger(exchange.receive)
+            await send({"type": "http.response.body", "body": b""})
         except Exception as fault:
             raise AnswerCutError from fault
 
 
-async def _watch(exchange: Exchange, body: RequestBody, deadline: asyncio.Timeout) -> None:
+def _leave(exchange: Exchange, deadline: asyncio.Timeout) -> None:
     """Ends the call when its client goes away: by the deadline, so that there is one way to be cancelled, not two."""
-    await body.all_read()
-    while (await exchange.receive())["type"] != "http.disconnect":
-        pass
     exchange.client_gone = True
     with suppress(RuntimeError):  # time was up in the same moment
         deadline.reschedule(0.0)

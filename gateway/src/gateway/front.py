@@ -3,30 +3,24 @@
 Every answer leaves through here with its request id, `Cache-Control` and `X-Content-Type-Options`.
 """
 
-import asyncio
 import time
-from contextlib import suppress
-from typing import Any
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.addresses import ClientAddresses
-from gateway.bodies import KEPT_BYTES
+from gateway.bodies import KEPT_BYTES, linger
 from gateway.exceptions import AnswerCutError, ClientGoneError
 from gateway.forwarding import Exchange, Forwarder
-from gateway.headers import Head, answer_headers, read_head
+from gateway.headers import CLOSE, Head, answer_headers, read_head
 from gateway.routes import Methods, Route, RouteTable
 from shared.door import SLOW_S, send_error
 from shared.errors import MethodNotAllowedError, ServiceError
 from shared.logs import describe_fault, get_logger
 from shared.metrics import RequestMetrics
 
-LINGER_S = 1.0
-"""How long a refused body is still read: closing at once could reset the connection before the answer is read."""
 CLIENT_GONE = 499
 """Noted for a request whose client went away, as nginx does."""
-_CLOSE = (b"connection", b"close")
 _log = get_logger()
 
 
@@ -88,7 +82,7 @@ class Front:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = answer_headers(message["headers"], head.request_id)
-                message = {**message, "headers": [*headers, _CLOSE] if _is_long(head) else headers}
+                message = {**message, "headers": [*headers, CLOSE] if _is_long(head) else headers}
             await send(message)
 
         request_id = head.request_id.decode()
@@ -133,7 +127,7 @@ async def _refuse(error: ServiceError, scope: Scope, receive: Receive, send: Sen
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = answer_headers(message["headers"], head.request_id)
-            message["headers"] = [*headers, _CLOSE] if is_long else headers
+            message["headers"] = [*headers, CLOSE] if is_long else headers
         else:
             message["more_body"] = is_long
         await send(message)
@@ -141,13 +135,5 @@ async def _refuse(error: ServiceError, scope: Scope, receive: Receive, send: Sen
     scope.setdefault("state", {})["request_id"] = head.request_id.decode()
     await send_error(error, scope=scope, send=send_with_headers)
     if is_long:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_S):
-                await _drain(receive)
+        await linger(receive)
         await send({"type": "http.response.body", "body": b""})
-
-
-async def _drain(receive: Receive) -> None:
-    message: dict[str, Any] = {"more_body": True}
-    while message.get("more_body", False):
-        message = dict(await receive())

@@ -42,6 +42,7 @@ _PLAIN_CONNECTION = frozenset({b"keep-alive", b"close"})
 _NOT_ANSWERED = _HOP_BY_HOP | {b"date", b"server", b"x-request-id", b"x-content-type-options"}
 
 NO_STORE = (b"cache-control", b"no-store")
+CLOSE = (b"connection", b"close")
 NO_SNIFF = (b"x-content-type-options", b"nosniff")
 
 _MAX_KNOWN_NAMES = 1024

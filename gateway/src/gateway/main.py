@@ -13,6 +13,7 @@ from gateway.asking import Asker
 from gateway.authentication import Authenticator
 from gateway.changes import ChangeFeed
 from gateway.config import Settings
+from gateway.connections import KeepAliveUpstream
 from gateway.directory import Directory
 from gateway.documents import MergedDocument
 from gateway.forwarding import Forwarder
@@ -25,7 +26,6 @@ from gateway.revocations import RELOAD_S, Revocations
 from gateway.routes import RouteTable, Service
 from gateway.throttle import FailureThrottle
 from gateway.tokens import TokenVerifier
-from gateway.upstream import HttpxUpstream
 from shared.context import ContextSigner
 from shared.logs import describe_fault, get_logger
 from shared.metrics import RequestMetrics
@@ -51,9 +51,9 @@ def create_app(settings: Settings) -> Gateway:
         Service.TENANT: settings.tenant_service_url,
         Service.PATIENT: settings.patient_service_url,
     }
-    lines = {name: Line(HttpxUpstream(url, connections=FORWARDING_CONNECTIONS)) for name, url in urls.items()}
+    lines = {name: Line(KeepAliveUpstream(url, connections=FORWARDING_CONNECTIONS)) for name, url in urls.items()}
     askers = {
-        name: Asker(HttpxUpstream(url, connections=ASKING_CONNECTIONS), settings.gateway_keys)
+        name: Asker(KeepAliveUpstream(url, connections=ASKING_CONNECTIONS), settings.gateway_keys)
         for name, url in urls.items()
     }
     keys = KeyRing(askers[Service.AUTH])
