@@ -5,7 +5,7 @@ Only limits and their answers live here. A head that is refused never reaches th
 
 import asyncio
 import http
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -29,7 +29,42 @@ STUCK_S = 15.0
 """A client that takes nothing of its answer for this long is cut off; closing would wait for it to take the rest."""
 _MAX_HEAD_BYTES = MAX_URL_BYTES + MAX_HEADER_BYTES
 _BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
+_CONTINUE = b"HTTP/1.1 100 "
 _HEADER_OVERHEAD_BYTES = len(": \r\n")
+
+
+class HeldHead:
+    """Writes an answer's head together with the first of its body, which is when ASGI wants it to be sent.
+
+    uvicorn writes them one by one: a system call and a packet more for each answer, 2 % of the CPU for a small one.
+    """
+
+    __slots__ = ("_head", "_is_sent", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+        self._is_sent = False
+
+    def write(self, data: bytes) -> None:
+        """See asyncio.Transport."""
+        if self._is_sent or data.startswith(_CONTINUE):
+            self._transport.write(data)
+        elif not self._head:
+            self._head = data
+        else:
+            self._is_sent = True
+            self._transport.write(self._head + data)
+
+    def close(self) -> None:
+        """See asyncio.Transport."""
+        if self._head and not self._is_sent:
+            self._transport.write(self._head)
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """See asyncio.Transport."""
+        return self._transport.is_closing()
 
 
 class EdgeProtocol(HttpToolsProtocol):
@@ -110,6 +145,8 @@ class EdgeProtocol(HttpToolsProtocol):
         if upgrade:
             self._ignore_upgrade()
         super().on_headers_complete()
+        if self.scope["method"] != "HEAD":  # nothing would follow that could take the head along
+            self.cycle.transport = cast("asyncio.Transport", HeldHead(self.transport))
         if upgrade:
             self.cycle.keep_alive = False
         self.headers = []  # trailers are collected there, and must not be taken for headers (RFC 9110, 6.5.1)
