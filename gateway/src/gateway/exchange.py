@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection to a service: writes a request, lets llhttp parse the answer, hands it on as it arrives.
 
-Why not httpx: on one core and with 32 clients the whole gateway carried 650 small GETs a second with httpx's transport
-and 17,900 with this (bench/hop.py, 27 times), since that scans its pool and awaits several layers for each call.
+Why not httpx: its transport scans its pool and awaits several layers for each call. With 32 clients and small GETs the
+gateway needed 2,160 µs of CPU for a call with it and 40 µs with this, 440 against 19,900 calls/s (bench/hop.py).
 Nothing here retries, counts slots or knows time limits: connections.py and the caller do.
 """
 
