@@ -8,11 +8,10 @@ from starlette.types import Receive
 
 from gateway.exceptions import ClientGoneError
 from gateway.headers import Head
+from gateway.routes import KEPT_BYTES
 from shared.context import Header
 from shared.errors import BodyTooLargeError
 
-MAX_BODY_BYTES = 2 * 1024 * 1024
-KEPT_BYTES = 64 * 1024
 LINGER_S = 1.0
 """How long a body is still read that nobody wants: closing at once could reset the connection before the answer is
 read."""
@@ -21,9 +20,10 @@ read."""
 class RequestBody:
     """One request's body. `fill` first; then it is either kept whole (`is_whole`) or has to be streamed."""
 
-    def __init__(self, receive: Receive, head: Head) -> None:
-        if head.content_length > MAX_BODY_BYTES:
+    def __init__(self, receive: Receive, head: Head, *, max_bytes: int) -> None:
+        if head.content_length > max_bytes:
             raise BodyTooLargeError
+        self._max_bytes = max_bytes
         self._receive = receive
         self._head = head
         self._kept = b""
@@ -64,7 +64,7 @@ class RequestBody:
             raise ClientGoneError
         part: bytes = message.get("body", b"")
         self._read_bytes += len(part)
-        if self._read_bytes > MAX_BODY_BYTES:
+        if self._read_bytes > self._max_bytes:
             raise BodyTooLargeError
         self.is_read = not message.get("more_body", False)
         return part

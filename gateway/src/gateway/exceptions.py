@@ -36,6 +36,10 @@ class OverloadedError(UnavailableError):
     error, title = "overloaded", "A part of the service is overloaded"
 
 
+class PracticeOverloadedError(UnavailableError):
+    error, title = "practice-overloaded", "This practice has too many calls under way"
+
+
 class CircuitOpenError(UnavailableError):
     error, title = "circuit-open", "A part of the service has failed repeatedly and is given a pause"
 

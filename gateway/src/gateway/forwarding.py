@@ -18,6 +18,7 @@ from gateway.headers import CLOSE, Head, answer_headers
 from gateway.line import RETRY_AFTER_S, Line
 from gateway.presence import EXTENSION, Presence
 from gateway.routes import Route, Service
+from gateway.shares import PracticeShares
 from gateway.upstream import Answer
 from shared.context import REQUEST_ID_HEADER, Caller, ContextSigner
 from shared.errors import UnavailableError, UpstreamTimeoutError
@@ -53,11 +54,13 @@ class Forwarder:
         *,
         authenticator: Authenticator,
         signer: ContextSigner,
+        shares: PracticeShares,
         call_timeout_s: float,
     ) -> None:
         self._lines = lines
         self._authenticator = authenticator
         self._signer = signer
+        self._shares = shares
         self._call_timeout_s = call_timeout_s
 
     async def forward(self, exchange: Exchange) -> int:
@@ -85,13 +88,17 @@ class Forwarder:
 
     async def _carry(self, exchange: Exchange, deadline: asyncio.Timeout) -> int:
         caller = await self._authenticator.caller(exchange.route, exchange.head, exchange.address)
-        body = exchange.body = RequestBody(exchange.receive, exchange.head)
+        body = exchange.body = RequestBody(exchange.receive, exchange.head, max_bytes=exchange.route.max_body_bytes)
         await body.fill()
-        answer = await self._ask(exchange, caller, body)
+        self._shares.enter(caller.practice_id)
         try:
-            await self._pass_on(exchange, answer, deadline)
+            answer = await self._ask(exchange, caller, body)
+            try:
+                await self._pass_on(exchange, answer, deadline)
+            finally:
+                answer.close()
         finally:
-            answer.close()
+            self._shares.leave(caller.practice_id)
         return answer.status
 
     async def _ask(self, exchange: Exchange, caller: Caller, body: RequestBody) -> Answer:

@@ -9,11 +9,11 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.addresses import ClientAddresses
-from gateway.bodies import KEPT_BYTES, linger
+from gateway.bodies import linger
 from gateway.exceptions import AnswerCutError, ClientGoneError
 from gateway.forwarding import Exchange, Forwarder
 from gateway.headers import CLOSE, Head, answer_headers, read_head
-from gateway.routes import Methods, Route, RouteTable
+from gateway.routes import KEPT_BYTES, Methods, Route, RouteTable
 from shared.door import SLOW_S, send_error
 from shared.errors import MethodNotAllowedError, ServiceError
 from shared.logs import describe_fault, get_logger

@@ -24,13 +24,16 @@ from gateway.line import Line
 from gateway.readiness import GatewayReadiness
 from gateway.revocations import RELOAD_S, Revocations
 from gateway.routes import RouteTable, Service
+from gateway.shares import PracticeShares
 from gateway.throttle import FailureThrottle
 from gateway.tokens import TokenVerifier
 from shared.context import ContextSigner
 from shared.logs import describe_fault, get_logger
 from shared.metrics import RequestMetrics
 
-FORWARDING_CONNECTIONS = 100
+FORWARDING_CONNECTIONS = 200
+PRACTICE_CALLS = FORWARDING_CONNECTIONS // 2
+"""One practice can take half of the connections to a service, never all."""
 ASKING_CONNECTIONS = 20
 RESTART_AFTER_S = 1.0
 _log = get_logger()
@@ -79,6 +82,7 @@ def create_app(settings: Settings) -> Gateway:
         lines,
         authenticator=authenticator,
         signer=ContextSigner(settings.gateway_keys),
+        shares=PracticeShares(PRACTICE_CALLS),
         call_timeout_s=settings.call_timeout_s,
     )
     addresses = ClientAddresses(settings.trusted_proxies)

@@ -9,6 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+MAX_BODY_BYTES = 2 * 1024 * 1024
+KEPT_BYTES = 64 * 1024
+"""So much of a body is read before a service is called, and kept so that the call may be repeated."""
+
 
 class Service(Enum):
     """The services behind the gateway, by their name."""
@@ -37,6 +41,11 @@ class Route:
     access: Access = Access.BEARER
     is_alias: bool = False
     """An older address of a route; its service may leave it out of the document."""
+
+    @property
+    def max_body_bytes(self) -> int:
+        """What a body may have. Anonymous ones must fit into what is kept, so that a slow one holds no connection."""
+        return KEPT_BYTES if self.access is Access.PUBLIC else MAX_BODY_BYTES
 
     @property
     def needs_shard(self) -> bool:
