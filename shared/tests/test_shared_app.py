@@ -170,6 +170,11 @@ def test_an_unexpected_fault_tells_nothing(client, capsys):
     assert "Marker" not in answer.text + logged
 
 
+def test_an_unexpected_fault_costs_no_connection(client):
+    client = TestClient(client.app)  # raises whatever reaches the server
+    assert client.get("/api/v1/broken", headers=signed(**OWNER)).status_code == 500
+
+
 def test_shed_load_says_when_to_come_again(client):
     answer = client.get("/api/v1/busy", headers=signed(**OWNER))
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "7")
