@@ -23,7 +23,7 @@ up: $(INSTALLED) ## run everything on this machine: PostgreSQL, Redis protocol s
 
 test: $(INSTALLED) ## every test: unit, service and end to end, against real servers that it starts itself
 	@failed=0; \
-	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --ignore tests-e2e || failed=1; \
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile $(PACKAGES) || failed=1; \
 	$(VENV)/bin/python -m pytest tests-e2e || failed=1; \
 	exit $$failed
 
