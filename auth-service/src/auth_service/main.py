@@ -34,35 +34,16 @@ def create_app(settings: Settings) -> FastAPI:
     database = Database(settings)
     hasher = PasswordHasher(cost=settings.bcrypt_cost, workers=settings.hash_workers)
     shards = Shards(settings.tenant_service_url, keys=settings.gateway_keys)
-    access_tokens = AccessTokens(settings.jwt_secrets, life_s=settings.token_expire_in)
     event_waits, shard_waits = asyncio.Event(), asyncio.Event()
-    sessions = Sessions(
+    signing_up = SigningUp(
         database,
-        access_tokens=access_tokens,
-        refresh_tokens=RefreshTokens(settings.jwt_secrets),
-        life_s=settings.refresh_expire_in,
+        limit=SignUpLimit(per_address=settings.signups_per_address),
+        hasher=hasher,
+        shards=shards,
+        on_registered=event_waits.set,
+        on_undone=shard_waits.set,
     )
-    rules = Rules(
-        signing_up=SigningUp(
-            database,
-            limit=SignUpLimit(per_address=settings.signups_per_address),
-            hasher=hasher,
-            shards=shards,
-            on_registered=event_waits.set,
-            on_undone=shard_waits.set,
-        ),
-        logging_in=LoggingIn(
-            database,
-            hasher=hasher,
-            throttle=LoginThrottle(failures_per_address=settings.login_failures_per_address),
-            sessions=sessions,
-        ),
-        sessions=sessions,
-        listing=Listing(database),
-        receipts=Receipts(database),
-        revocations=Revocations(database, token_life_s=settings.token_expire_in),
-        access_tokens=access_tokens,
-    )
+    rules = _rules(settings, database, hasher=hasher, signing_up=signing_up)
     redis = connect_redis(settings)
     relay = Relay(database, redis)
     reconciler = Reconciler(database, shards=shards, changes_kept_s=2 * rules.revocations.relevant_s)
@@ -93,6 +74,26 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(handlers.router)
     app.include_router(handlers.internal)
     return app
+
+
+def _rules(settings: Settings, database: Database, *, hasher: PasswordHasher, signing_up: SigningUp) -> Rules:
+    access_tokens = AccessTokens(settings.jwt_secrets, life_s=settings.token_expire_in)
+    sessions = Sessions(
+        database,
+        access_tokens=access_tokens,
+        refresh_tokens=RefreshTokens(settings.jwt_secrets),
+        life_s=settings.refresh_expire_in,
+    )
+    throttle = LoginThrottle(failures_per_address=settings.login_failures_per_address)
+    return Rules(
+        signing_up=signing_up,
+        logging_in=LoggingIn(database, hasher=hasher, throttle=throttle, sessions=sessions),
+        sessions=sessions,
+        listing=Listing(database),
+        receipts=Receipts(database),
+        revocations=Revocations(database, token_life_s=settings.token_expire_in),
+        access_tokens=access_tokens,
+    )
 
 
 async def _missing_in(database: Database) -> str | None:
