@@ -158,15 +158,18 @@ def constant(content: Any, *, status: int = 200, headers: dict[str, str] | None 
 
 @dataclass
 class Stand:
-    """The three services, their gateway, and what they know."""
+    """The three services, their gateway, and what they know. The second process of patient-service is `patient-2`."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     revoked_at_start: list[str] = field(default_factory=list)
+    patient_processes: int = 1
     signer: Signer = field(default_factory=Signer)
 
     def __post_init__(self) -> None:
         self.auth, self.tenant, self.patient = map(StandService, ("auth-service", "tenant-service", "patient-service"))
         self.services = {"auth": self.auth, "tenant": self.tenant, "patient": self.patient}
+        for number in range(2, self.patient_processes + 1):
+            self.services[f"patient-{number}"] = StandService(f"patient-service-{number}")
         self._sockets = tempfile.TemporaryDirectory(prefix="gw")
         self._servers: dict[str, tuple[uvicorn.Server, asyncio.Task[None]]] = {}
         self._loop = uvloop.new_event_loop()
@@ -251,7 +254,10 @@ class Stand:
         self._sockets.cleanup()
 
     def _start_gateway(self) -> tuple[Gateway, int]:
-        urls = {f"{name}_service_url": f"unix:{self._sockets.name}/{name}.sock" for name in self.services}
+        urls: dict[str, str] = {}
+        for name in self.services:
+            setting, url = f"{name.partition('-')[0]}_service_url", f"unix:{self._sockets.name}/{name}.sock"
+            urls[setting] = f"{urls[setting]},{url}" if setting in urls else url
         settings = Settings(
             _env_file=None,
             **{

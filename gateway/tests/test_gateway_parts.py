@@ -300,6 +300,17 @@ GOOD = {
 def test_good_settings_are_taken() -> None:
     settings = Settings(_env_file=None, **GOOD, trusted_proxies="10.0.0.0/8, fd00::/8")
     assert (settings.port, len(settings.trusted_proxies), settings.admin_user_name) == (5000, 2, "admin")
+    assert settings.patient_service_url == ("http://patient:5003",)
+
+
+def test_processes_are_numbered_alike_however_they_are_listed() -> None:
+    """Two gateways that number them differently would send one practice to two processes."""
+    one, other = (
+        Settings(_env_file=None, **GOOD | {"patient_service_url": listed}).patient_service_url
+        for listed in ("unix:/run/a.sock,http://b:5003", "http://b:5003, unix:/run/a.sock")
+    )
+    assert one == other
+    assert len(one) == 2
 
 
 @pytest.mark.parametrize(
@@ -312,6 +323,11 @@ def test_good_settings_are_taken() -> None:
         ("gateway_secret", "short"),
         ("auth_service_url", "ftp://x"),
         ("auth_service_url", "auth:5001"),
+        ("patient_service_url", ""),
+        ("patient_service_url", "patient:5003"),
+        ("patient_service_url", "http://a:5003,b:5003"),
+        ("patient_service_url", "http://a:5003,,http://b:5003"),
+        ("patient_service_url", "unix:/run/a.sock, unix:/run/a.sock"),
         ("trusted_proxies", "everybody"),
         ("trusted_proxies", "10.0.0.1/8"),
         ("port", 70000),

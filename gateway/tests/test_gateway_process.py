@@ -48,6 +48,9 @@ def test_it_starts_alone_on_inherited_sockets_and_ends_on_a_signal(tmp_path, end
             refused = client.get(f"{url}/api/v1/patients", headers={"Authorization": "Bearer a.b.c"})
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
             eventually(lambda: 'route="/livez"' in client.get(f"{metrics_url}/metrics").text)
+            assert client.get(f"{metrics_url}/readyz").json() == answer.json(), (
+                "of this process, if several share the port"
+            )
             assert client.get(f"{metrics_url}/api/v1/patients").status_code == 404
         process.send_signal(ending)
         process.wait(15)
@@ -62,10 +65,12 @@ def test_it_starts_alone_on_inherited_sockets_and_ends_on_a_signal(tmp_path, end
 
 def test_faulty_settings_are_all_named_and_nothing_starts(tmp_path) -> None:
     environment = {**ENVIRONMENT, "PATH": os.environ["PATH"], "ADMIN_PASSWORD": "hunter2", "GATEWAY_SECRET": "hunter3"}
+    environment["PATIENT_SERVICE_URL"] = "unix:/run/a.sock,b:5003"
     done = subprocess.run(
         [sys.executable, "-m", "gateway"], env=environment, cwd=tmp_path, capture_output=True, check=False
     )
     assert done.returncode == 78
     assert b"ADMIN_PASSWORD" in done.stderr
     assert b"GATEWAY_SECRET" in done.stderr
+    assert b"PATIENT_SERVICE_URL: must be http://host:port or unix:/path, or several of them" in done.stderr
     assert b"hunter" not in done.stderr + done.stdout

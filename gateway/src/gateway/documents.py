@@ -3,7 +3,8 @@
 import asyncio
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -42,7 +43,7 @@ Name = tuple[str, str]
 class MergedDocument:
     """The merged document, made on demand and kept for a minute; an older one is better than none."""
 
-    def __init__(self, askers: Mapping[Service, Asker]) -> None:
+    def __init__(self, askers: Mapping[Service, Sequence[Asker]]) -> None:
         self._askers = askers
         self._json: bytes | None = None
         self._made_at = float("-inf")
@@ -59,14 +60,22 @@ class MergedDocument:
 
     async def _make(self) -> None:
         try:
-            parts = await asyncio.gather(*(_part(asker) for asker in self._askers.values()))
+            parts = await asyncio.gather(*(_part(askers) for askers in self._askers.values()))
         except NoAnswerError:
             return
         self._json = orjson.dumps(merge(dict(zip(self._askers, parts, strict=True))))
         self._made_at = time.monotonic()
 
 
-async def _part(asker: Asker) -> Document:
+async def _part(askers: Sequence[Asker]) -> Document:
+    """A service's document, of whichever process has it first. Raises NoAnswerError."""
+    for asker in askers:
+        with suppress(NoAnswerError):
+            return await _part_of_one(asker)
+    raise NoAnswerError
+
+
+async def _part_of_one(asker: Asker) -> Document:
     status, document = await asker.get("/openapi.json", timeout_s=ASK_TIMEOUT_S)
     if status != 200 or not isinstance(document, dict):  # noqa: PLR2004 - HTTP's OK
         raise NoAnswerError

@@ -4,13 +4,14 @@ The answer's bytes are never parsed. When the client goes away or time is up, th
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
+from gateway.affinity import place_of
 from gateway.authentication import Authenticator
 from gateway.bodies import RequestBody, linger
 from gateway.exceptions import AnswerCutError, ClientGoneError, RequestTimeoutError
@@ -40,6 +41,7 @@ class Exchange:
     head: Head
     route: Route
     address: str
+    line: Line | None = None
     body: RequestBody | None = None
     answered: bool = False
     client_gone: bool = False
@@ -50,13 +52,14 @@ class Forwarder:
 
     def __init__(
         self,
-        lines: Mapping[Service, Line],
+        lines: Mapping[Service, Sequence[Line]],
         *,
         authenticator: Authenticator,
         signer: ContextSigner,
         shares: PracticeShares,
         call_timeout_s: float,
     ) -> None:
+        """`lines` are each service's processes."""
         self._lines = lines
         self._authenticator = authenticator
         self._signer = signer
@@ -79,20 +82,22 @@ class Forwarder:
                 raise ClientGoneError from None
             if exchange.answered:
                 raise AnswerCutError from fault
-            if not (exchange.body and exchange.body.is_read):  # the client's fault, which mustn't open the circuit
-                raise RequestTimeoutError from fault
-            self._lines[exchange.route.service].breaker.failed()
+            if not (exchange.line and exchange.body and exchange.body.is_read):
+                raise RequestTimeoutError from fault  # the client's fault, which mustn't open the circuit
+            exchange.line.breaker.failed()
             raise UpstreamTimeoutError from fault
         finally:
             presence.watch(None)
 
     async def _carry(self, exchange: Exchange, deadline: asyncio.Timeout) -> int:
         caller = await self._authenticator.caller(exchange.route, exchange.head, exchange.address)
+        lines = self._lines[exchange.route.service]
+        line = exchange.line = lines[place_of(caller.practice_id, len(lines))]
         body = exchange.body = RequestBody(exchange.receive, exchange.head, max_bytes=exchange.route.max_body_bytes)
         await body.fill()
         self._shares.enter(caller.practice_id)
         try:
-            answer = await self._ask(exchange, caller, body)
+            answer = await self._ask(exchange, line, caller, body)
             try:
                 await self._pass_on(exchange, answer, deadline)
             finally:
@@ -101,25 +106,25 @@ class Forwarder:
             self._shares.leave(caller.practice_id)
         return answer.status
 
-    async def _ask(self, exchange: Exchange, caller: Caller, body: RequestBody) -> Answer:
+    async def _ask(self, exchange: Exchange, line: Line, caller: Caller, body: RequestBody) -> Answer:
         """The answer of the service; of the second try where the shard had moved (nothing was executed then)."""
-        answer = await self._call(exchange, caller, body)
+        answer = await self._call(exchange, line, caller, body)
         if answer.status != SHARD_MOVED:
             return answer
         answer.close()
         if not (body.is_whole and caller.practice_id):
             raise UnavailableError(retry_after_s=RETRY_AFTER_S)
         moved = replace(caller, shard=await self._authenticator.moved(caller.practice_id))
-        answer = await self._call(exchange, moved, body)
+        answer = await self._call(exchange, line, moved, body)
         if answer.status == SHARD_MOVED:
             answer.close()
             raise UnavailableError(retry_after_s=RETRY_AFTER_S)
         return answer
 
-    async def _call(self, exchange: Exchange, caller: Caller, body: RequestBody) -> Answer:
+    async def _call(self, exchange: Exchange, line: Line, caller: Caller, body: RequestBody) -> Answer:
         scope = exchange.scope
         query = scope["query_string"]
-        return await self._lines[exchange.route.service].call(
+        return await line.call(
             scope["method"],
             scope["raw_path"] + b"?" + query if query else scope["raw_path"],
             headers=(

@@ -1,4 +1,4 @@
-"""A service as the gateway sees it: the upstream with circuit breaker and the one retry that is allowed."""
+"""A service's process as the gateway sees it: the upstream with circuit breaker and the one retry that is allowed."""
 
 from asyncio import CancelledError
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ MAX_SAVED_RETRIES = 10.0
 
 
 class Line:
-    """Calls one service and turns what goes wrong into errors that a client may see."""
+    """Calls one process of a service and turns what goes wrong into errors that a client may see."""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream

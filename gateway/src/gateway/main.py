@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from itertools import chain
 
 from fastapi import FastAPI
 
@@ -27,13 +28,14 @@ from gateway.routes import RouteTable, Service
 from gateway.shares import PracticeShares
 from gateway.throttle import FailureThrottle
 from gateway.tokens import TokenVerifier
+from shared.app import Readiness
 from shared.context import ContextSigner
 from shared.logs import describe_fault, get_logger
 from shared.metrics import RequestMetrics
 
 FORWARDING_CONNECTIONS = 200
 PRACTICE_CALLS = FORWARDING_CONNECTIONS // 2
-"""One practice can take half of the connections to a service, never all."""
+"""One practice can take half of the connections to a service's process, never all."""
 ASKING_CONNECTIONS = 20
 RESTART_AFTER_S = 1.0
 _log = get_logger()
@@ -41,28 +43,35 @@ _log = get_logger()
 
 @dataclass(frozen=True)
 class Gateway:
-    """The public application, and what its own metrics socket shows."""
+    """The public application, and what this process shows on its own socket."""
 
     app: Front
     metrics: RequestMetrics
+    ready: Readiness
 
 
 def create_app(settings: Settings) -> Gateway:
     """The gateway of these settings."""
     urls = {
-        Service.AUTH: settings.auth_service_url,
-        Service.TENANT: settings.tenant_service_url,
+        Service.AUTH: (settings.auth_service_url,),
+        Service.TENANT: (settings.tenant_service_url,),
         Service.PATIENT: settings.patient_service_url,
     }
-    lines = {name: Line(KeepAliveUpstream(url, connections=FORWARDING_CONNECTIONS)) for name, url in urls.items()}
-    askers = {
-        name: Asker(KeepAliveUpstream(url, connections=ASKING_CONNECTIONS), settings.gateway_keys)
-        for name, url in urls.items()
+    lines = {
+        service: [Line(KeepAliveUpstream(url, connections=FORWARDING_CONNECTIONS)) for url in processes]
+        for service, processes in urls.items()
     }
-    keys = KeyRing(askers[Service.AUTH])
-    revocations, directory = Revocations(), Directory(askers[Service.TENANT])
-    sessions_feed = ChangeFeed(askers[Service.AUTH], revocations, service=Service.AUTH.value, reload_s=RELOAD_S)
-    shards_feed = ChangeFeed(askers[Service.TENANT], directory, service=Service.TENANT.value)
+    askers = {
+        service: [
+            Asker(KeepAliveUpstream(url, connections=ASKING_CONNECTIONS), settings.gateway_keys) for url in processes
+        ]
+        for service, processes in urls.items()
+    }
+    [auth], [tenant] = askers[Service.AUTH], askers[Service.TENANT]
+    keys = KeyRing(auth)
+    revocations, directory = Revocations(), Directory(tenant)
+    sessions_feed = ChangeFeed(auth, revocations, service=Service.AUTH.value, reload_s=RELOAD_S)
+    shards_feed = ChangeFeed(tenant, directory, service=Service.TENANT.value)
     authenticator = Authenticator(
         verifier=TokenVerifier(keys, revocations),
         admin_door=_admin_door(settings),
@@ -75,7 +84,9 @@ def create_app(settings: Settings) -> Gateway:
         ready=readiness.missing,
         keys=keys,
         document=MergedDocument(askers),
-        lifespan=_lifespan([keys.run, sessions_feed.run, shards_feed.run], [*lines.values(), *askers.values()]),
+        lifespan=_lifespan(
+            [keys.run, sessions_feed.run, shards_feed.run], [*chain(*lines.values()), *chain(*askers.values())]
+        ),
     )
     metrics = RequestMetrics()
     forwarder = Forwarder(
@@ -87,7 +98,7 @@ def create_app(settings: Settings) -> Gateway:
     )
     addresses = ClientAddresses(settings.trusted_proxies)
     front = Front(pages, routes=RouteTable(), forwarder=forwarder, addresses=addresses, metrics=metrics)
-    return Gateway(front, metrics)
+    return Gateway(front, metrics, readiness.missing)
 
 
 def _admin_door(settings: Settings) -> AdminDoor:

@@ -1,20 +1,18 @@
-"""Puts the gateway on its sockets: the public one, and one of its own for metrics."""
+"""Puts the gateway on its sockets: the public one, which processes may share, and one of its own."""
 
 import asyncio
 import gc
 import logging
 
 import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from fastapi import FastAPI, Response
 from starlette.types import ASGIApp
 
 from gateway.config import Settings
 from gateway.edge import EdgeProtocol
-from gateway.main import create_app
-from shared.metrics import MEDIA_TYPE, RequestMetrics
+from gateway.main import Gateway, create_app
+from shared.app import add_health_routes
+from shared.metrics import MEDIA_TYPE
 from shared.server import inherited_sockets, make_server
 
 GC_EVERY_OBJECTS = 20_000
@@ -30,13 +28,16 @@ def make_edge_server(app: ASGIApp, *, host: str, port: int) -> uvicorn.Server:
     return server
 
 
-def metrics_app(metrics: RequestMetrics) -> Starlette:
-    """`/metrics` and nothing else."""
+def inner_app(gateway: Gateway) -> FastAPI:
+    """What every service has, of this process: `/metrics`, `/livez` and `/readyz`; nothing else."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    add_health_routes(app, gateway.ready)
 
-    async def show(_: Request) -> Response:
-        return Response(metrics.text(), media_type=MEDIA_TYPE)
+    @app.get("/metrics")
+    async def show_metrics() -> Response:
+        return Response(gateway.metrics.text(), media_type=MEDIA_TYPE)
 
-    return Starlette(routes=[Route("/metrics", show)])
+    return app
 
 
 async def serve(settings: Settings) -> None:
@@ -47,12 +48,12 @@ async def serve(settings: Settings) -> None:
     if settings.metrics_fd is None and settings.metrics_port is None:
         await public.serve(sockets=inherited_sockets(settings.service_fd))
         return
-    inner = make_server(metrics_app(gateway.metrics), host=settings.host, port=settings.metrics_port or 0)
-    serving_metrics = asyncio.create_task(inner.serve(sockets=inherited_sockets(settings.metrics_fd)))
+    inner = make_server(inner_app(gateway), host=settings.host, port=settings.metrics_port or 0)
+    serving_inner = asyncio.create_task(inner.serve(sockets=inherited_sockets(settings.metrics_fd)))
     # uvicorn's servers hand a signal on from the last started to the first: the public one must get it first
     await asyncio.sleep(0)
     await public.serve(sockets=inherited_sockets(settings.service_fd))
-    await serving_metrics
+    await serving_inner
 
 
 def _spare_garbage_collection() -> None:
