@@ -15,7 +15,7 @@ from gowebbo_stack.ports import free_port
 DEADLINE_S = 60
 
 _TOY = """
-import http.server, json, os, signal, socket, sys
+import http.server, json, os, signal, socket, sys, threading
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -33,8 +33,13 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if "SERVICE_FD" not in os.environ:
         signal.pause()
+    if "METRICS_FD" in os.environ:
+        threading.Thread(target=serve, args=["METRICS_FD"], daemon=True).start()
+    serve("SERVICE_FD")
+
+def serve(name):
     server = http.server.HTTPServer(("", 0), Handler, bind_and_activate=False)
-    server.socket = socket.socket(fileno=int(os.environ["SERVICE_FD"]))
+    server.socket = socket.socket(fileno=int(os.environ[name]))
     server.serve_forever()
 """
 _PACKAGES = ("gateway", "auth_service", "tenant_service", "patient_service", "notifier")

@@ -15,7 +15,7 @@ from shared.settings import EnvironmentSettings
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / ".env.example"
 MODULES = [module.config for module in (auth_service, gateway, notifier, patient_service, tenant_service)]
-STACK = {"GOWEBBO_HOME", "EMBEDDED_MAX_CONNECTIONS", "EMBEDDED_SERVERS", "GOWEBBO_URL"}
+STACK = {"GOWEBBO_HOME", "EMBEDDED_MAX_CONNECTIONS", "EMBEDDED_SERVERS", "GATEWAY_PROCESSES", "GOWEBBO_URL"}
 ONE_PAIR_FOR_EACH_SERVER = {"SERVER_A_USER", "SERVER_A_PASS"}
 
 

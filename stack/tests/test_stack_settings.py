@@ -83,8 +83,15 @@ def test_lost_secrets_are_not_replaced_while_data_needs_them(base):
 
 def test_all_faults_are_told_at_once(base):
     with pytest.raises(SettingsError) as caught:
-        read(PORT="http", EMBEDDED_SERVERS="0", JWT_SECRET="your_jwt_secret", ADMIN_PASSWORD="short")
-    for name in ("PORT", "EMBEDDED_SERVERS", "JWT_SECRET", "ADMIN_PASSWORD"):
+        read(
+            PORT="http",
+            EMBEDDED_SERVERS="0",
+            GATEWAY_PROCESSES="two",
+            PATIENT_PROCESSES="100",
+            JWT_SECRET="your_jwt_secret",
+            ADMIN_PASSWORD="short",
+        )
+    for name in ("PORT", "EMBEDDED_SERVERS", "GATEWAY_PROCESSES", "PATIENT_PROCESSES", "JWT_SECRET", "ADMIN_PASSWORD"):
         assert f"  {name}:" in str(caught.value)
     assert "your_jwt_secret" not in str(caught.value)
 
@@ -123,10 +130,10 @@ def launches(base, **environment):
     services = Services(settings, secrets, Addresses({"a": 15001, "b": 15002}, 15003, 15004, base))
     fake = Fake()
     programs = [
-        services.gateway(fake, fake),
+        *(services.gateway(name, fake, fake) for name in settings.gateways),
         services.auth(fake),
         services.tenant(fake),
-        services.patient(fake),
+        *(services.patient(name, fake) for name in settings.patient_services),
         services.notifier(fake),
         services.worker(),
         services.mailbox(fake, fake),
@@ -169,11 +176,20 @@ def test_settings_reach_the_services_and_foreign_addresses_do_not(base):
 
 
 def test_a_setting_that_is_no_secret_reaches_the_service_that_knows_it(base):
-    asked = {"ADMIN_FAILURES_PER_ADDRESS": "3", "PATIENT_PROCESSES": "2", "SHARD_CONNECTIONS": "40"}
+    asked = {"ADMIN_FAILURES_PER_ADDRESS": "3", "SHARD_CONNECTIONS": "40"}
     _, environments = launches(base, **asked)
     assert environments["gateway"]["ADMIN_FAILURES_PER_ADDRESS"] == "3"
-    assert {"PATIENT_PROCESSES": "2", "SHARD_CONNECTIONS": "40"}.items() <= environments["patient-service"].items()
+    assert environments["patient-service"]["SHARD_CONNECTIONS"] == "40"
     assert "SHARD_CONNECTIONS" not in launches(base)[1]["patient-service"], "it knows its own default"
+
+
+def test_each_gateway_is_told_of_all_patient_services_and_these_how_many_share_the_servers(base):
+    _, environments = launches(base, GATEWAY_PROCESSES="2", PATIENT_PROCESSES="3")
+    names = ("patient-service", "patient-service-2", "patient-service-3")
+    for name in ("gateway", "gateway-2"):
+        assert environments[name]["PATIENT_SERVICE_URL"] == ",".join(f"unix:{base}/{one}.sock" for one in names)
+    assert {environments[name]["PATIENT_PROCESSES"] for name in names} == {"3"}
+    assert launches(base)[1]["patient-service"]["PATIENT_PROCESSES"] == "1"
 
 
 def test_mail_is_caught_unless_a_host_is_named(base):

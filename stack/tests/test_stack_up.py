@@ -90,6 +90,44 @@ def test_everything_comes_back_after_kill_9(run_up, eventually):
         assert f"{name} was killed by SIGKILL" in up.text()
 
 
+def test_several_processes_of_a_service_are_each_started_anew_by_itself(run_up, eventually):
+    up = run_up(GATEWAY_PROCESSES="2", PATIENT_PROCESSES="2").ready()
+    for name in ("gateway", "patient-service"):
+        before = up.status()
+        entry = before[name]
+        assert set(entry) == {"url", "pids"}
+        first, second = entry["pids"]
+        for number, victim in enumerate((first, second)):
+            others = [pid for pid in up.pids() if pid != victim]
+            os.kill(victim, signal.SIGKILL)
+            during = up.command("status", "--json")
+            assert (during.returncode, len(json.loads(during.stdout)[name]["pids"])) == (0, 2)
+            eventually(lambda name=name, number=number, victim=victim: new(up.status()[name]["pids"][number], victim))
+            assert set(others) <= set(up.pids()), "nobody else was started anew"
+        assert f"{name} was killed by SIGKILL" in up.text()
+        assert f"{name}-2 was killed by SIGKILL" in up.text()
+        assert (up.home / "logs" / f"{name}-2.log").exists()
+        assert up.status()[name]["url"] == before[name]["url"]
+    pids = up.pids()
+    assert up.end() == 0
+    assert gone(pids)
+
+
+def new(pid, old):
+    return pid not in {None, old}
+
+
+def test_one_of_several_gateways_answers_while_another_is_down(run_up):
+    up = run_up(GATEWAY_PROCESSES="2").ready()
+    first, second = up.status()["gateway"]["pids"]
+    os.kill(first, signal.SIGSTOP)
+    try:
+        for _ in range(20):
+            assert answer(up)["pid"] == second
+    finally:
+        os.kill(first, signal.SIGCONT)
+
+
 def connects(dsn):
     try:
         psycopg2.connect(dsn).close()
@@ -105,8 +143,9 @@ def test_clients_wait_instead_of_being_refused_while_a_service_restarts(run_up):
     assert answer(up)["pid"] != first
 
 
-def test_nothing_survives_a_kill_9_of_up_itself_and_the_next_one_recovers(run_up, eventually):
-    up = run_up().ready()
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_nothing_survives_a_kill_9_of_up_itself_and_the_next_one_recovers(run_up, processes):
+    up = run_up(GATEWAY_PROCESSES=processes, PATIENT_PROCESSES=processes).ready()
     with psycopg2.connect(up.status()["postgres"]["dsn"]) as connection, connection.cursor() as cursor:
         cursor.execute("CREATE TABLE kept AS SELECT 1 AS one")
     connection.close()
@@ -158,6 +197,13 @@ def test_a_long_home_gets_its_sockets_elsewhere(run_up):
     assert len(path) <= 107
     assert up.end() == 0
     assert not Path(path).parent.exists()
+
+
+def test_a_home_with_a_comma_gets_its_sockets_elsewhere(run_up):
+    """The gateway reads a comma-separated list of addresses."""
+    up = run_up("Home, sweet home").ready()
+    assert "," not in up.status()["patient-service"]["url"]
+    assert answer(up)["environment"]["PATIENT_SERVICE_URL"] == up.status()["patient-service"]["url"]
 
 
 def test_it_can_be_stopped_while_it_starts(run_up, toys, eventually):

@@ -35,8 +35,8 @@ Url = Annotated[
 def up(*, yes: Yes = False) -> None:  # noqa: ARG001 -- every command takes it
     """Run PostgreSQL, Valkey, a mail catcher and all services here, until Ctrl-C.
 
-    PORT (5000), HOST (127.0.0.1), GOWEBBO_HOME (.gowebbo), EMBEDDED_MAX_CONNECTIONS (1000) and EMBEDDED_SERVERS (1)
-    choose where and how; `.env.example` lists every setting.
+    PORT (5000), HOST (127.0.0.1), GOWEBBO_HOME (.gowebbo), EMBEDDED_MAX_CONNECTIONS (1000), EMBEDDED_SERVERS (1),
+    GATEWAY_PROCESSES (1) and PATIENT_PROCESSES (1) choose where and how; `.env.example` lists every setting.
     """
     from gowebbo_stack.up import up as run  # noqa: PLC0415
 

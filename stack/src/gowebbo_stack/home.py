@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 _SOCKET_PATH_LIMIT_BYTES = 107
-_LONGEST_SOCKET_NAME = "/tenant-service-99.metrics.sock"
+_LONGEST_SOCKET_NAME = "/patient-service-99.sock"
 _LEFTOVERS_TIMEOUT_S = 10.0
 _RUN_FOLDER_PREFIX = "gowebbo-"
 
@@ -139,9 +139,13 @@ class Home:
         write_private(self.state, json.dumps(state, indent=1))
 
     def run_folder(self) -> Path:
-        """Return a fresh 0700 folder for sockets, with a path short enough for them."""
+        """Return a fresh 0700 folder for sockets, with a path short enough for them.
+
+        And without a comma: the gateway is told a list of them.
+        """
         folder = self.path / "run"
-        if len(os.fsencode(folder)) + len(_LONGEST_SOCKET_NAME) > _SOCKET_PATH_LIMIT_BYTES:
+        too_long = len(os.fsencode(folder)) + len(_LONGEST_SOCKET_NAME) > _SOCKET_PATH_LIMIT_BYTES
+        if too_long or "," in os.fspath(folder):
             return Path(tempfile.mkdtemp(prefix=_RUN_FOLDER_PREFIX, dir="/tmp"))
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder

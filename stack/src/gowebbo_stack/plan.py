@@ -22,7 +22,7 @@ class Plan:
     postgres: Mapping[str, Postgres]  # by the server's key
     redis: Valkey
     gateway: socket.socket
-    listeners: Mapping[str, socket.socket]  # by service; `gateway.metrics` is the gateway's second one
+    listeners: Mapping[str, socket.socket]  # by process; a gateway's is its own one, beside the public one of all
     smtp: socket.socket
     page: socket.socket
     sockets: Path
@@ -95,11 +95,12 @@ def make_plan(
         )
 
     sockets = settings.home.run_folder()
+    listening = ("auth-service", "tenant-service", "notifier", *settings.patient_services, *settings.gateways)
     return Plan(
         postgres={key: server(key) for key in settings.server_keys},
         redis=Valkey(settings.home.redis, port("redis"), secrets["REDIS_PASS"]),
         gateway=gateway,
-        listeners={name: listen_unix(sockets / f"{name}.sock") for name in (*SERVICES, "gateway.metrics")},
+        listeners={name: listen_unix(sockets / f"{name}.sock") for name in listening},
         smtp=listen_tcp("127.0.0.1", port("smtp")),
         page=listen_tcp("127.0.0.1", port("mailbox")),
         sockets=sockets,

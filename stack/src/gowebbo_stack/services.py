@@ -42,7 +42,7 @@ class Addresses:
     sockets: Path  # folder of the services' unix sockets
 
     def service(self, name: str) -> str:
-        """Return a service's URL."""
+        """Return a service's URL, or the one of one of its processes."""
         return f"unix:{self.sockets / name}.sock"
 
     @property
@@ -83,16 +83,16 @@ class Services:
             self._launch("tenant_service.cli", ["migrate"], self._tenant(), log="migrate-tenant"),
         ]
 
-    def gateway(self, listener: socket, metrics: socket) -> Program:
-        """Return the one service that the world may reach."""
+    def gateway(self, name: str, listener: socket, own: socket) -> Program:
+        """Return a process of the one service that the world may reach: on the socket of all, and on one of its own."""
         environment = self._secret("GATEWAY_SECRET", "ADMIN_USER_NAME", "ADMIN_PASSWORD") | {
             "PORT": str(self._settings.port),
             "AUTH_SERVICE_URL": self._addresses.service("auth-service"),
             "TENANT_SERVICE_URL": self._addresses.service("tenant-service"),
-            "PATIENT_SERVICE_URL": self._addresses.service("patient-service"),
-            "METRICS_FD": str(metrics.fileno()),
+            "PATIENT_SERVICE_URL": ",".join(map(self._addresses.service, self._settings.patient_services)),
+            "METRICS_FD": str(own.fileno()),
         }
-        return self._program("gateway", "gateway", environment, [listener, metrics])
+        return self._program(name, "gateway", environment, [listener, own], entry="gateway")
 
     def auth(self, listener: socket) -> Program:
         """Return auth-service."""
@@ -102,12 +102,13 @@ class Services:
         """Return tenant-service."""
         return self._program("tenant-service", "tenant_service", self._tenant(), [listener])
 
-    def patient(self, listener: socket) -> Program:
-        """Return patient-service."""
+    def patient(self, name: str, listener: socket) -> Program:
+        """Return a process of patient-service."""
         environment = self._secret("GATEWAY_SECRET", "SHARD_SECRET") | {
             "TENANT_SERVICE_URL": self._addresses.service("tenant-service"),
+            "PATIENT_PROCESSES": str(self._settings.patient_processes),
         }
-        return self._program("patient-service", "patient_service", environment, [listener])
+        return self._program(name, "patient_service", environment, [listener], entry="patient-service")
 
     def notifier(self, listener: socket) -> Program:
         """Return the reader of the event stream."""
@@ -177,13 +178,16 @@ class Services:
     def _secret(self, *names: str) -> dict[str, str]:
         return {name: self._secrets[name] for name in names}
 
-    def _program(self, name: str, module: str, environment: Mapping[str, str], sockets: list[socket]) -> Program:
+    def _program(
+        self, name: str, module: str, environment: Mapping[str, str], sockets: list[socket], *, entry: str = ""
+    ) -> Program:
         if sockets:
             environment = {**environment, "SERVICE_FD": str(sockets[0].fileno())}
-        rank, timeout_s = _STOPPING[name]
+        rank, timeout_s = _STOPPING[entry or name]
         return Program(
             name,
             self._launch(module, [], environment, log=name, sockets=sockets),
+            entry,
             stop_rank=rank,
             stop_timeout_s=timeout_s,
         )

@@ -22,6 +22,7 @@ _GENERATED = {
 _OURS_ALONE = ("POSTGRES_PASSWORD", "AUTH_DB_PASS", "TENANT_DB_PASS", "REDIS_PASS")  # no user's value is asked for
 _FILE_SECRETS = frozenset((*SIGNING_SECRETS, "ADMIN_USER_NAME", "ADMIN_PASSWORD", "EMAIL_USER", "EMAIL_PASS"))
 MIN_ADMIN_PASSWORD = 12
+_MOST_PROCESSES = 99  # of one service; the sockets' folder is chosen for names of this length
 
 # Set by the stack, or secret: none of these is handed through from the user's environment.
 _NOT_HANDED_THROUGH = re.compile(
@@ -44,6 +45,8 @@ class Settings:
     port: int
     max_connections: int
     servers: int
+    gateway_processes: int
+    patient_processes: int
 
     @property
     def server_keys(self) -> list[str]:
@@ -51,6 +54,16 @@ class Settings:
         keys = [chr(ord("a") + number) for number in range(26)]
         # A server that has been made holds practices: it is started even when fewer are asked for now.
         return [key for number, key in enumerate(keys) if number < self.servers or self.home.postgres(key).exists()]
+
+    @property
+    def gateways(self) -> list[str]:
+        """Names of the gateway's processes."""
+        return _numbered("gateway", self.gateway_processes)
+
+    @property
+    def patient_services(self) -> list[str]:
+        """Names of patient-service's processes."""
+        return _numbered("patient-service", self.patient_processes)
 
     @property
     def public_url(self) -> str:
@@ -65,6 +78,10 @@ class Settings:
     def only(self, pattern: str) -> dict[str, str]:
         """Return the user's settings whose whole name matches."""
         return {name: value for name, value in self.given.items() if re.fullmatch(pattern, name)}
+
+
+def _numbered(service: str, processes: int) -> list[str]:
+    return [service, *(f"{service}-{number}" for number in range(2, processes + 1))]
 
 
 def base_folder() -> Path:
@@ -120,10 +137,21 @@ def read_settings(given: Mapping[str, str]) -> Settings:
     port = _number(given, "PORT", 5000, range(1, 65536), faults)
     connections = _number(given, "EMBEDDED_MAX_CONNECTIONS", 1000, range(40, 100_001), faults)
     servers = _number(given, "EMBEDDED_SERVERS", 1, range(1, 27), faults)
+    gateways = _number(given, "GATEWAY_PROCESSES", 1, range(1, _MOST_PROCESSES + 1), faults)
+    patient_services = _number(given, "PATIENT_PROCESSES", 1, range(1, _MOST_PROCESSES + 1), faults)
     faults += _secret_faults(given)
     if faults:
         raise SettingsError("Not started, the settings are faulty:\n" + "\n".join(f"  {fault}" for fault in faults))
-    return Settings(home_of(given), given, _host(given.get("HOST", "")), port, connections, servers)
+    return Settings(
+        home_of(given),
+        given,
+        _host(given.get("HOST", "")),
+        port,
+        max_connections=connections,
+        servers=servers,
+        gateway_processes=gateways,
+        patient_processes=patient_services,
+    )
 
 
 def _host(text: str) -> str:

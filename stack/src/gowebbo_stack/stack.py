@@ -119,17 +119,16 @@ class Stack:
             for program in (
                 services.tenant(listeners["tenant-service"]),
                 services.auth(listeners["auth-service"]),
-                services.gateway(plan.gateway, listeners["gateway.metrics"]),
-                services.patient(listeners["patient-service"]),
+                *(services.gateway(name, plan.gateway, listeners[name]) for name in self._settings.gateways),
+                *(services.patient(name, listeners[name]) for name in self._settings.patient_services),
                 services.notifier(listeners["notifier"]),
                 services.worker(),
             ):
                 self._keep(program)
-            await self._wait(self._gateway_is_ready, self._children, "gateway")
+            await self._wait(self._is_ready, self._children, "gateway")
 
-    async def _gateway_is_ready(self) -> bool:
-        status, _ = await http_get(self._settings.public_url, "/readyz")
-        return status == _HTTP_OK
+    async def _is_ready(self) -> bool:
+        return not await self._what_is_missing()
 
     def _keep(self, program: Program) -> Child:
         self._logs.begin(program.name)
@@ -156,7 +155,7 @@ class Stack:
             if giving_up.done():
                 giving_up.result()
             if not probing.done():
-                raise NotStartedError(f"{self._story(name)}\n{await self._what_is_missing()}")
+                raise NotStartedError("\n".join([self._story(name), *await self._what_is_missing()]))
         finally:
             probing.cancel()
             giving_up.cancel()
@@ -174,9 +173,17 @@ class Stack:
     def _story(self, name: str) -> str:
         return f"{name} does not become ready:\n{self._logs.tail(name)}"
 
-    async def _what_is_missing(self) -> str:
-        status, body = await http_get(self._settings.public_url, "/readyz")
-        return f"/readyz: {status} {body[:500]}"
+    async def _what_is_missing(self) -> list[str]:
+        """Return the answers of those that are not ready; of several processes, each is asked on its own socket."""
+        assert self._plan is not None
+        processes = (*self._settings.gateways, *self._settings.patient_services)
+        urls = [self._settings.public_url, *map(self._plan.addresses.service, processes)]
+        answers = await asyncio.gather(*(http_get(url, "/readyz") for url in urls))
+        return [
+            f"{url}/readyz: {status} {body[:500]}"
+            for url, (status, body) in zip(urls, answers, strict=True)
+            if status != _HTTP_OK
+        ]
 
     async def _stop(self) -> None:
         """Stop all, those first that use the others."""
