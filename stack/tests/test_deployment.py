@@ -86,6 +86,12 @@ def test_both_mail_servers_are_described_by_the_same_settings():
     assert account == catcher | {"EMAIL_USER"}
 
 
+def test_compose_starts_as_many_patient_services_as_share_the_servers():
+    service = COMPOSE["services"]["patient-service"]
+    assert service["deploy"]["replicas"] == "${PATIENT_PROCESSES:-1}"
+    assert service["environment"]["PATIENT_PROCESSES"] == "${PATIENT_PROCESSES:-}"
+
+
 def test_every_secret_that_compose_mounts_is_made(tmp_path):
     mounted = {Path(one["file"]).name for one in COMPOSE["secrets"].values()}
     assert mounted == made_secrets(tmp_path / "secrets")
@@ -144,6 +150,14 @@ def test_the_overlays_secrets_are_those_that_are_made(tmp_path):
 def test_nothing_that_cannot_be_changed_mounts_settings():
     """A Job's template is immutable: with new settings or images, `kubectl apply` would be refused."""
     assert {one["kind"] for one in objects()} & {"Job", "Pod"} == set()
+
+
+def test_kubernetes_starts_as_many_patient_services_as_share_the_servers():
+    [spec] = (
+        one["spec"] for one in objects() if (one["kind"], one["metadata"]["name"]) == ("Deployment", "patient-service")
+    )
+    [container] = spec["template"]["spec"]["containers"]
+    assert {"name": "PATIENT_PROCESSES", "value": str(spec["replicas"])} in container["env"]
 
 
 def test_only_the_preparing_container_mounts_the_superusers_password():
