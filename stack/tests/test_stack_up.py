@@ -37,9 +37,8 @@ def gone(pids):
 
 def test_it_starts_tells_how_to_use_it_and_stops_without_a_trace(run_up, eventually):
     up = run_up().ready()
-    text = up.text()
     for words in (f"http://127.0.0.1:{up.port}", "Caught mail", "admin / ", "curl "):
-        assert words in text
+        eventually(lambda words=words: words in up.text())  # "ready" is the first line of what is printed then
     pids = up.pids()
     for _ in range(3):  # impatient people press Ctrl-C again
         up.process.send_signal(signal.SIGINT)
