@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import struct
 import time
 
 import pytest
@@ -294,6 +295,34 @@ def test_a_broken_second_request_does_not_answer_for_the_first(stand: Stand) -> 
 def test_a_head_that_never_ends_is_given_up(stand: Stand, sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edge, "HEAD_TIMEOUT_S", 0.3)
     _assert_refused(stand.raw(sent), 408, "/errors/request-timeout")
+
+
+def test_empty_lines_do_not_keep_a_connection_without_requests(
+    make_stand,
+) -> None:
+    """They stand before a request (RFC 9112, 2.2), but begin none: only one ends the wait for the next."""
+    stand = make_stand()
+    stand._servers["gateway"][0].config.timeout_keep_alive = 0.3
+    with socket.create_connection(("127.0.0.1", stand.port), timeout=10) as connection:
+        for _ in range(2):
+            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(10_000).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"\r\n")
+        assert connection.recv(10_000) == b""
+
+
+def test_a_client_that_is_gone_is_not_waited_for(make_stand) -> None:
+    """A timer of a minute and a quarter would hold on to each connection that was reset."""
+    stand = make_stand()
+    protocols = stand._servers["gateway"][0].server_state.connections
+    with socket.create_connection(("127.0.0.1", stand.port), timeout=10) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(10_000).startswith(b"HTTP/1.1 200 ")
+        name = connection.getsockname()
+        [protocol] = [one for one in protocols if one.client == name]
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # resets
+    eventually(lambda: protocol not in protocols)
+    assert protocol.timeout_keep_alive_task is None
 
 
 def test_dripping_bytes_does_not_keep_a_head_alive(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,6 +86,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stop_waiting()
         for timer in (self._linger_timer, self._stuck_timer):
             if timer is not None:
                 timer.cancel()
@@ -106,6 +107,12 @@ class EdgeProtocol(HttpToolsProtocol):
         super().timeout_keep_alive_handler()
         self._abort_unless_taken()
 
+    def _unset_keepalive_if_required(self) -> None:
+        """Nothing: any byte would end the wait for the next request, and an empty line begins none."""
+
+    def _stop_waiting(self) -> None:
+        super()._unset_keepalive_if_required()
+
     def data_received(self, data: bytes) -> None:
         if self._refusal:
             return
@@ -123,6 +130,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self._start_timer()
 
     def on_message_begin(self) -> None:
+        self._stop_waiting()
         self._in_head = True
         self._framing_bytes = 0
         super().on_message_begin()
