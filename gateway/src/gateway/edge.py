@@ -28,6 +28,7 @@ LINGER_S = 2.0
 STUCK_S = 15.0
 """A client that takes nothing of its answer for this long is cut off; closing would wait for it to take the rest."""
 _MAX_HEAD_BYTES = MAX_URL_BYTES + MAX_HEADER_BYTES
+_VERSIONS = frozenset({"1.0", "1.1"})
 _BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 _CONTINUE = b"HTTP/1.1 100 "
 _HEADER_OVERHEAD_BYTES = len(": \r\n")
@@ -160,12 +161,15 @@ class EdgeProtocol(HttpToolsProtocol):
         self.headers = []  # trailers are collected there, and must not be taken for headers (RFC 9110, 6.5.1)
 
     def _check_framing(self) -> None:
-        """One host, and no coding that nobody here undoes (RFC 9112, 3.2 and 6.1)."""
+        """A version that is spoken here, one host, no coding that nobody here undoes (RFC 9112, 2.3, 3.2 and 6.1)."""
+        version = self.parser.get_http_version()
+        if version not in _VERSIONS:
+            self._abandon(MalformedRequestError("Only HTTP/1.1 and HTTP/1.0 are spoken here."))
         hosts = [value for name, value in self.headers if name == b"host"]
-        if len(hosts) > 1 or (not hosts and self.parser.get_http_version() != "1.0"):
+        if len(hosts) > 1 or (not hosts and version != "1.0"):
             self._abandon(MalformedRequestError("A request names one host."))
         codings = [value for name, value in self.headers if name == b"transfer-encoding"]
-        if codings and (len(codings) > 1 or codings[0].strip().lower() != b"chunked"):
+        if codings and (len(codings) > 1 or codings[0].strip().lower() != b"chunked" or version == "1.0"):
             self._abandon(MalformedRequestError("The only transfer coding taken here is chunked."))
 
     def on_message_complete(self) -> None:
@@ -199,7 +203,11 @@ class EdgeProtocol(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:
             self._answer(error)
         elif self.cycle.more_body:  # broken is the body of the request that is being answered
-            self.transport.close()
+            if self.cycle.response_started or self.pipeline:
+                self.transport.close()
+            else:
+                self.cycle.disconnected = True  # what the application says from now on is too late
+                self._answer(error)
         # else an earlier request is still being answered, and this one is when that is done
 
     def on_response_complete(self) -> None:
