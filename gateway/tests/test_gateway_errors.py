@@ -144,6 +144,16 @@ def test_a_refused_small_body_keeps_the_connection(stand: Stand) -> None:
     assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"401", b"200"]
 
 
+@pytest.mark.parametrize("refused", [f"POST {PATIENTS}", f"PUT {PATIENTS}", "POST /livez", "POST /nothing"])
+def test_a_client_that_waits_to_go_on_and_is_refused_may_keep_its_body(stand: Stand, refused: str) -> None:
+    """Its next request would be taken for the body that it didn't send (RFC 9110, 10.1.1), so it has to begin anew."""
+    head = f"{refused} HTTP/1.1\r\nHost: x\r\nExpect: 100-Continue\r\nContent-Length: 100\r\n\r\n"
+    answer = stand.raw(f"{head}GET /livez HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert answer.startswith(b"HTTP/1.1 4")
+    assert b"\r\nconnection: close\r\n" in answer
+
+
 def test_a_header_that_http_cannot_carry_is_400(stand: Stand) -> None:
     target = f"{PATIENTS}?q=".encode() + b"\xc3\xa9"
     head = f"Host: x\r\nConnection: close\r\nAuthorization: {stand.bearer()['Authorization']}\r\n\r\n".encode()

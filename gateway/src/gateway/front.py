@@ -82,7 +82,7 @@ class Front:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = answer_headers(message["headers"], head.request_id)
-                message = {**message, "headers": [*headers, CLOSE] if _is_long(head) else headers}
+                message = {**message, "headers": [*headers, CLOSE] if _may_stay_away(head) else headers}
             await send(message)
 
         request_id = head.request_id.decode()
@@ -115,25 +115,25 @@ def _route_of(methods: Methods, method: str) -> Route:
     return route
 
 
-def _is_long(head: Head) -> bool:
-    """Whether so much of a body may follow that the connection isn't worth keeping for it."""
-    return head.chunked or head.content_length > KEPT_BYTES
+def _may_stay_away(head: Head) -> bool:
+    """Whether the body may be too long to wait for, or never be sent: then nothing after it can be told from it."""
+    return head.chunked or head.content_length > KEPT_BYTES or (head.waits and head.has_body)
 
 
 async def _refuse(error: ServiceError, scope: Scope, receive: Receive, send: Send, head: Head) -> None:
-    """Answers with the error; a long body that nobody read is drained a moment, then the connection is closed."""
-    is_long = _is_long(head)
+    """Answers with the error; a body that nobody read and that may be long is drained a moment, then all is closed."""
+    closes = _may_stay_away(head)
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = answer_headers(message["headers"], head.request_id)
-            message["headers"] = [*headers, CLOSE] if is_long else headers
+            message["headers"] = [*headers, CLOSE] if closes else headers
         else:
-            message["more_body"] = is_long
+            message["more_body"] = closes
         await send(message)
 
     scope.setdefault("state", {})["request_id"] = head.request_id.decode()
     await send_error(error, scope=scope, send=send_with_headers)
-    if is_long:
+    if closes:
         await linger(receive)
         await send({"type": "http.response.body", "body": b""})

@@ -34,7 +34,7 @@ _HOP_BY_HOP = frozenset(
 )
 _OURS = frozenset({b"authorization", b"content-length", b"expect", b"host"})
 """Read or replaced by the gateway itself. Services never see a token: they get the signed context."""
-_READ = frozenset({b"authorization", b"connection", b"content-length", b"transfer-encoding"}) | {
+_READ = frozenset({b"authorization", b"connection", b"content-length", b"expect", b"transfer-encoding"}) | {
     b"x-request-id",
     b"x-forwarded-for",
 }
@@ -60,6 +60,8 @@ class Head:
     forwarded_for: list[bytes] = field(default_factory=list)
     content_length: int = 0
     chunked: bool = False
+    waits: bool = False
+    """Whether the client waits to be told to go on before it sends its body (RFC 9110, 10.1.1)."""
 
     @property
     def has_body(self) -> bool:
@@ -93,6 +95,8 @@ def read_head(headers: Sequence[Header]) -> Head:
             head.content_length = int(value)  # digits only, and only once: the HTTP parser refuses anything else
         elif name == b"transfer-encoding":
             head.chunked = True
+        elif name == b"expect":
+            head.waits = value.lower() == b"100-continue"
         elif name == b"x-forwarded-for":
             head.forwarded_for.append(value)
         else:
