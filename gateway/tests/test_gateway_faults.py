@@ -37,6 +37,16 @@ def test_a_hung_service_is_504_in_time_and_others_work(make_stand) -> None:
     assert _slots_in_use(stand) == 0
 
 
+def test_a_directory_that_hangs_is_504_and_opens_no_circuit(make_stand) -> None:
+    """Not 408: the client has sent everything."""
+    stand = make_stand(call_timeout_s=0.2)
+    stand.tenant.answers["*", "/internal/shards"] = _hang
+    for _ in range(FAILURES_TO_OPEN + 1):
+        answer = stand.client.get(PATIENTS, headers=stand.bearer())
+        assert (answer.status_code, answer.json()["type"]) == (504, "/errors/upstream-timeout")
+    assert not stand.gateway.app._forwarder._lines[Service.PATIENT].breaker.is_open
+
+
 def test_a_client_that_goes_away_cancels_the_call(make_stand) -> None:
     """The service notices: its connection is cut."""
     stand = make_stand()

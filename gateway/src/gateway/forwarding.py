@@ -82,8 +82,10 @@ class Forwarder:
                 raise ClientGoneError from None
             if exchange.answered:
                 raise AnswerCutError from fault
-            if not (exchange.line and exchange.body and exchange.body.is_read):
-                raise RequestTimeoutError from fault  # the client's fault, which mustn't open the circuit
+            if exchange.line is None or exchange.body is None:  # only the gateway's own questions took the time
+                raise UpstreamTimeoutError from fault
+            if not exchange.body.is_read:  # the client's fault, which mustn't open the circuit
+                raise RequestTimeoutError from fault
             exchange.line.breaker.failed()
             raise UpstreamTimeoutError from fault
         finally:
