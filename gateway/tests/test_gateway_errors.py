@@ -85,20 +85,24 @@ def test_an_unknown_address_is_404(stand: Stand, path: str, method: str) -> None
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
-        ("PUT", PATIENTS, {"GET", "POST"}),
-        ("POST", PATIENT, {"GET", "PUT", "PATCH", "DELETE"}),
+        ("PUT", PATIENTS, {"GET", "HEAD", "POST"}),
+        ("POST", PATIENT, {"GET", "HEAD", "PUT", "PATCH", "DELETE"}),
         ("GET", f"{PATIENT}/restore", {"POST"}),
         ("GET", "/api/v1/practices/login", {"POST"}),
-        ("DELETE", "/api/v1/practices", {"GET"}),
-        ("POST", "/livez", {"GET"}),
-        ("OPTIONS", PATIENTS, {"GET", "POST"}),
+        ("DELETE", "/api/v1/practices", {"GET", "HEAD"}),
+        ("HEAD", "/api/v1/practices/login", {"POST"}),
+        ("POST", "/livez", {"GET", "HEAD"}),
+        ("OPTIONS", PATIENTS, {"GET", "HEAD", "POST"}),
     ],
 )
 def test_another_method_is_405_and_names_the_allowed_ones(
     stand: Stand, method: str, path: str, allow: set[str]
 ) -> None:
     answer = stand.client.request(method, path)
-    _assert_error(answer, 405, "method-not-allowed")
+    if method == "HEAD":
+        assert (answer.status_code, answer.content) == (405, b"")
+    else:
+        _assert_error(answer, 405, "method-not-allowed")
     assert set(answer.headers["allow"].split(", ")) == allow
 
 

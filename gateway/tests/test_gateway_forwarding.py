@@ -112,6 +112,44 @@ def test_an_empty_answer_stays_empty(stand: Stand) -> None:
     assert (answer.status_code, answer.content) == (304, b"")
 
 
+@pytest.mark.parametrize("size", [0, 100, 500_000])
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_a_head_is_the_get_without_its_body(stand: Stand, size: int, framing: str) -> None:
+    """RFC 9110, 9.1 and 9.3.2. The connection stays usable: the next answer is the next request's."""
+
+    async def answer(_: Request) -> Response:
+        async def pieces():
+            yield b"x" * size
+
+        return StreamingResponse(pieces()) if framing == "chunked" else Response(b"x" * size, headers={"ETag": '"3"'})
+
+    stand.patient.answers["GET", PATIENTS] = answer
+    head = f"{PATIENTS}?limit=2 HTTP/1.1\r\nHost: x\r\nAuthorization: {stand.bearer()['Authorization']}\r\n"
+    asked = f"HEAD {head}\r\nGET {head}Connection: close\r\n\r\n"
+    first, _, rest = stand.raw(asked.encode()).partition(b"\r\n\r\n")
+    second, _, body = rest.partition(b"\r\n\r\n")
+    changing = (b"date:", b"x-request-id:", b"connection:", b"transfer-encoding:")
+    heads = [[line for line in one.split(b"\r\n") if not line.startswith(changing)] for one in (first, second)]
+    assert heads[0] == heads[1]
+    assert heads[0][0] == b"HTTP/1.1 200 OK"
+    assert body.count(b"x") == size
+    assert [(call.method, call.target) for call in stand.patient.calls] == [("GET", f"{PATIENTS}?limit=2")] * 2
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/.well-known/jwks.json", "/docs", "/docs/static/favicon.png"])
+def test_a_page_can_be_asked_for_its_head(stand: Stand, path: str) -> None:
+    head, page = stand.client.head(path), stand.client.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == page.headers["content-length"]
+
+
+def test_a_refused_head_has_no_body(stand: Stand) -> None:
+    answer = stand.client.head(PATIENTS)
+    assert (answer.status_code, answer.content) == (401, b"")
+    assert answer.headers["www-authenticate"]
+    assert stand.client.head(PATIENTS, headers=stand.bearer()).status_code == 200
+
+
 def test_an_answer_streams_before_it_is_complete(stand: Stand) -> None:
     """The first piece arrives while the service still holds the second one back."""
     released = []

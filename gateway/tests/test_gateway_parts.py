@@ -129,6 +129,7 @@ def test_every_route_is_found_at_its_address_and_nowhere_else() -> None:
         found = table.match(route.template.replace("{id}", "0199aaaa-0000-7000-8000-000000000009").encode())
         assert found
         assert found[route.method] is route
+        assert ("HEAD" in found) == ("GET" in found)
     for path in (
         b"",
         b"/",

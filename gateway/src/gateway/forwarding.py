@@ -127,7 +127,7 @@ class Forwarder:
         scope = exchange.scope
         query = scope["query_string"]
         return await line.call(
-            scope["method"],
+            exchange.route.method,
             scope["raw_path"] + b"?" + query if query else scope["raw_path"],
             headers=(
                 *exchange.head.passing,

@@ -12,7 +12,7 @@ from starlette.staticfiles import StaticFiles
 
 from gateway.documents import MergedDocument
 from gateway.keys import KeyRing
-from shared.app import Readiness, add_health_routes, install_error_handlers
+from shared.app import READING, Readiness, add_health_routes, install_error_handlers
 from shared.errors import UnavailableError
 
 TITLE = "GoWebbo"
@@ -40,7 +40,7 @@ def create_pages(
     install_error_handlers(pages)
     add_health_routes(pages, ready)
 
-    @pages.get("/.well-known/jwks.json")
+    @pages.api_route("/.well-known/jwks.json", methods=READING)
     async def jwks() -> Response:
         """The keys that access tokens are signed with, as the gateway knows them."""
         if keys.document is None:
@@ -48,12 +48,12 @@ def create_pages(
         headers = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE_S}"}
         return Response(orjson.dumps(keys.document), media_type="application/json", headers=headers)
 
-    @pages.get(DOCUMENT_PATH)
+    @pages.api_route(DOCUMENT_PATH, methods=READING)
     async def openapi() -> Response:
         """The services' documents, merged into one."""
         return Response(await document.json(), media_type="application/json")
 
-    @pages.get("/docs")
+    @pages.api_route("/docs", methods=READING)
     async def docs() -> Response:
         """The document to read and try, without anything from the internet."""
         page = get_swagger_ui_html(

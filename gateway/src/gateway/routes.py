@@ -81,7 +81,11 @@ Methods = Mapping[str, Route]
 
 
 class RouteTable:
-    """Finds what stands at an address: literal ones in a dictionary, the few with an id by one expression each."""
+    """Finds what stands at an address: literal ones in a dictionary, the few with an id by one expression each.
+
+    What can be read can be asked for its head (RFC 9110, 9.1): HEAD is forwarded as the GET that it is like, and the
+    server leaves the body out.
+    """
 
     def __init__(self, routes: Iterable[Route] = ROUTES) -> None:
         self._literal: dict[bytes, dict[str, Route]] = {}
@@ -89,7 +93,10 @@ class RouteTable:
         for route in routes:
             path = route.template.encode()
             where = patterns if b"{" in path else self._literal
-            where.setdefault(path, {})[route.method] = route
+            methods = where.setdefault(path, {})
+            methods[route.method] = route
+            if route.method == "GET":
+                methods["HEAD"] = route
         self._patterns = tuple(
             (re.compile(_PARAMETER.sub(lambda _: _SEGMENT, re.escape(path))), methods)
             for path, methods in patterns.items()

@@ -20,6 +20,8 @@ from shared.roles import Permission, allows
 Readiness = Callable[[], Awaitable[dict[str, str]]]
 """What is missing, by name; empty when the service can do its work."""
 
+READING = ["GET", "HEAD"]
+"""Of a page that people and load balancers ask for: FastAPI adds no HEAD to a GET (RFC 9110, 9.1)."""
 MAX_FAULTS = 50
 _STATUS_ERRORS: dict[int, type[errors.ServiceError]] = {
     400: errors.MalformedRequestError,
@@ -114,11 +116,11 @@ def create_service_app(
 def add_health_routes(app: FastAPI, ready: Readiness) -> None:
     """`/livez` depends on nothing; `/readyz` is 200 only when the service's work would succeed."""
 
-    @app.get("/livez", include_in_schema=False)
+    @app.api_route("/livez", methods=READING, include_in_schema=False)
     async def livez() -> Response:
         return Response(b'{"status":"alive"}', media_type="application/json")
 
-    @app.get("/readyz", include_in_schema=False)
+    @app.api_route("/readyz", methods=READING, include_in_schema=False)
     async def readyz() -> Response:
         missing = await ready()
         body = orjson.dumps({"status": "not ready", "missing": missing} if missing else {"status": "ready"})
