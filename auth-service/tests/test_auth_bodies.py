@@ -103,6 +103,14 @@ def test_a_body_of_another_shape_is_a_clients_error(client, subtests):
             assert answer.json()["success"] is False
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32-be"])
+def test_bodies_are_utf8(client, encoding):
+    body = json.dumps(GOOD).encode(encoding)
+    for path in (SIGN_UP, LOG_IN):
+        answer = client.call("POST", path, body, headers={"Content-Type": "application/json"})
+        assert (answer.status_code, answer.json()["type"]) == (400, "/errors/malformed-request")
+
+
 def test_bodies_are_json(client):
     for media_type in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
         answer = client.call("POST", LOG_IN, json.dumps(GOOD).encode(), headers={"Content-Type": media_type})

@@ -120,6 +120,20 @@ async def test_both_ways_answer_alike(service: PatientClient, practice: Practice
         assert fast == plain
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("call", [("POST", ""), ("PUT", "/{id}"), ("PATCH", "/{id}")])
+async def test_a_body_in_another_encoding_is_malformed_either_way(
+    service: PatientClient, practice: Practice, call: tuple[str, str], encoding: str
+):
+    """RFC 8259, 8.1: JSON is UTF-8."""
+    patient = await service.add(practice)
+    url = call[1].format(id=patient["id"])
+    content = {"content": json.dumps(JOHN).encode(encoding), "headers": {"Content-Type": "application/json"}}
+    for status, _, body in await both_ways(service, practice.caller(), call[0], url, **content):
+        assert (status, body["type"]) == (400, "/errors/malformed-request")
+    assert (await service.call(practice, "GET", f"/{patient['id']}")).json()["result"] == patient
+
+
 async def test_a_body_in_pieces_is_read_whole(service: PatientClient, practice: Practice):
     async def pieces():
         for byte in json.dumps(JOHN).encode():

@@ -1,5 +1,7 @@
 """The application every service starts from: its door, its errors, its health."""
 
+import json
+
 import orjson
 import pytest
 from fastapi import Depends
@@ -138,6 +140,36 @@ def test_text_is_trimmed(client):
 def test_no_body_makes_a_500(client, raw):
     answer = client.post("/api/v1/things", content=raw, headers={**signed(**OWNER), "Content-Type": "application/json"})
     assert answer.status_code in {400, 422}
+
+
+@pytest.mark.parametrize("piece", [1, 1000])
+@pytest.mark.parametrize(
+    "encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be", "latin-1"]
+)
+def test_a_body_in_another_encoding_is_no_json(client, encoding, piece):
+    """RFC 8259, 8.1; Python's own parser would guess the encoding."""
+    raw = json.dumps({**GOOD, "name": "Zoë"}, ensure_ascii=False).encode(encoding)
+    headers = {**signed(**OWNER), "Content-Type": "application/json"}
+    answer = client.post("/api/v1/things", content=_pieces(raw, piece), headers=headers)
+    malformed = client.post("/api/v1/things", content=b"{", headers=headers)
+    assert answer.status_code == malformed.status_code == 400
+    assert _without_instance(answer) == _without_instance(malformed)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_body_in_utf8_is_read_however_it_is_cut(client, encoding):
+    raw = json.dumps({**GOOD, "name": "Zoë 😀"}, ensure_ascii=False).encode(encoding)
+    headers = {**signed(**OWNER), "Content-Type": "application/json"}
+    answer = client.post("/api/v1/things", content=_pieces(raw, 1), headers=headers)
+    assert answer.json()["result"]["name"] == "Zoë 😀"
+
+
+def _pieces(raw, size):
+    return (raw[start : start + size] for start in range(0, len(raw), size))
+
+
+def _without_instance(answer):
+    return {name: value for name, value in answer.json().items() if name != "instance"}
 
 
 def test_all_faults_are_listed(client):

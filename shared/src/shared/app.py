@@ -1,7 +1,9 @@
 """The FastAPI application every service starts from: error answers, health, metrics and API document in one way."""
 
+from codecs import getincrementaldecoder
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from json import JSONDecodeError
 from typing import Annotated, Any
 
 import orjson
@@ -9,7 +11,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.errors import ServerErrorMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared import errors, metrics
 from shared.context import Caller, ContextVerifier
@@ -23,6 +25,7 @@ Readiness = Callable[[], Awaitable[dict[str, str]]]
 READING = ["GET", "HEAD"]
 """Of a page that people and load balancers ask for: FastAPI adds no HEAD to a GET (RFC 9110, 9.1)."""
 MAX_FAULTS = 50
+_NOT_UTF8 = "JSON is UTF-8"
 _STATUS_ERRORS: dict[int, type[errors.ServiceError]] = {
     400: errors.MalformedRequestError,
     401: errors.UnauthenticatedError,
@@ -80,7 +83,29 @@ class ServiceApp(FastAPI):
 
     async def inside(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What FastAPI itself is."""
-        await super().__call__(scope, receive, send)
+        await super().__call__(scope, _only_utf8(receive), send)
+
+
+def _only_utf8(receive: Receive) -> Receive:
+    """Receives a body as JSON may be written: in UTF-8 (RFC 8259, 8.1), of which an unescaped NUL is no part.
+
+    Python's parser would also read UTF-16, UTF-32 and lone surrogates, which no other part of the product does.
+    """
+    decoder = getincrementaldecoder("utf-8")()
+
+    async def receive_utf8() -> Message:
+        message = await receive()
+        if message["type"] == "http.request":
+            body = message.get("body", b"")
+            try:
+                decoder.decode(body, final=not message.get("more_body"))
+            except UnicodeDecodeError:
+                raise JSONDecodeError(_NOT_UTF8, "", 0) from None
+            if b"\0" in body:
+                raise JSONDecodeError(_NOT_UTF8, "", 0)
+        return message
+
+    return receive_utf8
 
 
 def _nothing_between(inside: ASGIApp) -> ASGIApp:
