@@ -38,10 +38,10 @@ class ServerSlots:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.cancelled():
-                self._waiting.remove(turn)
-            else:
+            if not turn.cancelled():
                 self.free()
+            elif turn in self._waiting:  # else it was passed over already
+                self._waiting.remove(turn)
             raise
 
     def free(self) -> None:
