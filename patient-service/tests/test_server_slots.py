@@ -9,6 +9,18 @@ from patient_service.server_slots import ServerSlots
 pytestmark = pytest.mark.anyio
 
 
+class IdleConnection:
+    """Gives its slot back when it is closed, as the pool arranges it."""
+
+    def __init__(self, slots: ServerSlots) -> None:
+        self._slots = slots
+        slots.rest(self, now=0.0)
+
+    def close(self) -> None:
+        self._slots.wake(self)
+        self._slots.free()
+
+
 async def waiting_for(slots: ServerSlots) -> "asyncio.Task[None]":
     task = asyncio.create_task(slots.take())
     await asyncio.sleep(0)
@@ -49,3 +61,15 @@ async def test_one_who_gives_up_waiting_leaves_nothing():
     assert not slots.contested
     slots.free()
     assert slots.used == 0
+
+
+async def test_a_budget_that_shrank_is_reached_by_closing_what_is_idle():
+    """Else whoever has no connection waits for those who need none now."""
+    slots = ServerSlots(10)
+    for _ in range(10):
+        await slots.take()
+        IdleConnection(slots)
+    slots.budget = 3
+    async with asyncio.timeout(1):
+        await slots.take()
+    assert (slots.used, slots.idle, slots.evicted) == (3, 2, 8)

@@ -27,8 +27,8 @@ class ServerSlots:
         return len(self._idle)
 
     async def take(self) -> None:
-        """Takes a slot; the longest idle connection is closed for it if need be. Waits in turn, without a limit."""
-        if self.used >= self.budget and not self._waiting:
+        """Takes a slot; the longest idle connections are closed for it if need be. Waits in turn, without a limit."""
+        while self.used >= self.budget and self._idle and not self._waiting:
             self.evict_longest_idle()
         if self.used < self.budget and not self._waiting:
             self.used += 1
