@@ -8,8 +8,8 @@ import httpx
 import pytest
 from e2e_stack import EmbeddedStack, new_secret
 
-from shared.client import split_url
 from shared.context import SIGNATURE_HEADER, Caller, ContextSigner, Header
+from shared.service_urls import split_url
 
 SERVICES = ("auth-service", "tenant-service", "patient-service", "notifier")
 OPEN = ("/livez", "/readyz", "/metrics")

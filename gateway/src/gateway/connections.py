@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from gateway.exchange import Connection, request_head
 from gateway.upstream import Answer, Body, BusyError, UnreachableError
-from shared.client import CONNECT_TIMEOUT_S, split_url
 from shared.context import Header
+from shared.service_urls import CONNECT_TIMEOUT_S, split_url
 
 POOL_WAIT_S = 2.0
 """A call that gets no connection within this time is refused: the service has more to do than it can."""

@@ -6,8 +6,8 @@ import httpx
 import structlog
 
 from shared.context import SERVICE_PREFIX, Caller, ContextSigner
+from shared.service_urls import CONNECT_TIMEOUT_S, split_url
 
-CONNECT_TIMEOUT_S = 1.0
 CALL_TIMEOUT_S = 10.0
 
 
@@ -23,13 +23,6 @@ class _SignedAs(httpx.Auth):
         if request_id:
             request.headers["X-Request-Id"] = request_id
         yield request
-
-
-def split_url(url: str) -> tuple[str, str | None]:
-    """`(base URL, socket path or None)` of `http://host:port` or `unix:/path`."""
-    if url.startswith("unix:"):
-        return "http://service", url.removeprefix("unix:")
-    return url.rstrip("/"), None
 
 
 def service_client(url: str, *, name: str, keys: Sequence[bytes], timeout_s: float = CALL_TIMEOUT_S) -> httpx.Client:
