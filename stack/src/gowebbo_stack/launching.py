@@ -3,6 +3,7 @@
 Only the start is here; who watches, restarts and stops a process is in supervision.py.
 """
 
+import contextlib
 import ctypes
 import enum
 import os
@@ -10,13 +11,15 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
 _PR_SET_SECUREBITS = 28
+_PR_SET_CHILD_SUBREAPER = 36
 _SECBIT_NO_SETUID_FIXUP = 4
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_RAISE = 2
@@ -49,6 +52,17 @@ class Launch:
     descriptors: Sequence[int] = ()
     identity: Identity = Identity.CURRENT
     death_signal: signal.Signals = signal.SIGKILL  # what the kernel sends when the supervisor is gone
+
+
+class Process(Protocol):
+    """A child of this process, as `subprocess.Popen` shows it."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None: ...
+
+    def send_signal(self, number: signal.Signals, /) -> None: ...
 
 
 def nobody_ids() -> tuple[int, int]:
@@ -102,18 +116,42 @@ def _before_exec(launch: Launch) -> Callable[[], None]:
             _become_nobody(*nobody)
         # After the change of identity: changed credentials clear the signal. It is tied to the *thread* that
         # forked, so processes are started in the main thread only.
-        if sys.platform == "linux":
-            _LIBC.prctl(_PR_SET_PDEATHSIG, launch.death_signal, 0, 0, 0)
-            if os.getppid() != parent:  # the supervisor died before the signal was armed
-                os._exit(1)
+        end_with_parent(parent, launch.death_signal)
 
     return prepare
 
 
+def end_with_parent(parent: int, death_signal: signal.Signals) -> None:
+    """Let the kernel send this process a signal when its parent is gone, on Linux."""
+    if sys.platform == "linux":
+        _LIBC.prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
+        if os.getppid() != parent:  # it died before the signal was armed
+            os._exit(1)
+
+
+@contextlib.contextmanager
+def adopting_orphans() -> Iterator[None]:
+    """Become the parent of descendants whose own parent ends meanwhile. Not for longer: who adopts must bury."""
+    _check(_LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+    try:
+        yield
+    finally:
+        _check(_LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0))
+
+
+def call_this_process(name: str) -> None:
+    """Set the name that `ps` and `top` show; its first 15 bytes count."""
+    _check(_LIBC.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0))
+
+
+def open_log(launch: Launch) -> IO[bytes]:
+    """Open what a program writes its output to."""
+    return (launch.log or Path(os.devnull)).open("ab")
+
+
 def start(launch: Launch) -> "subprocess.Popen[bytes]":
     """Start a program in a session of its own, so that a terminal's Ctrl-C reaches the supervisor alone."""
-    log: IO[bytes] | int = launch.log.open("ab") if launch.log else subprocess.DEVNULL
-    try:
+    with open_log(launch) as log:
         return subprocess.Popen(
             list(launch.command),
             stdin=subprocess.DEVNULL,
@@ -125,9 +163,6 @@ def start(launch: Launch) -> "subprocess.Popen[bytes]":
             start_new_session=True,
             preexec_fn=_before_exec(launch),  # noqa: PLW1509 -- only async-signal-safe work, no threads involved
         )
-    finally:
-        if not isinstance(log, int):
-            log.close()
 
 
 def run(launch: Launch, *, timeout_s: float) -> int:

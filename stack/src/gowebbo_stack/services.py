@@ -2,12 +2,12 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from socket import socket
 
-from gowebbo_stack.launching import Launch
+from gowebbo_stack.launching import Launch, Process
 from gowebbo_stack.settings import Settings
 from gowebbo_stack.supervision import Program
 
@@ -51,13 +51,30 @@ class Addresses:
         return ",".join(f"{key}=127.0.0.1:{port}" for key, port in self.postgres_ports.items())
 
 
+def common_environment(settings: Settings) -> dict[str, str]:
+    """Return what every service is told, none of it secret."""
+    defaults = _EMBEDDED_DEFAULTS | {"PUBLIC_URL": settings.public_url}
+    # The working directory is the data's folder (no service reads the user's `.env` there) and must not be one to
+    # import from.
+    return defaults | settings.handed_through() | {"PYTHONSAFEPATH": "1"}
+
+
 class Services:
     """Makes the launches of all services from settings, secrets and addresses."""
 
-    def __init__(self, settings: Settings, secrets: Mapping[str, str], addresses: Addresses) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        secrets: Mapping[str, str],
+        addresses: Addresses,
+        *,
+        start: Callable[[Launch], Process],
+    ) -> None:
+        """`start` starts a Python program."""
         self._settings = settings
         self._secrets = secrets
         self._addresses = addresses
+        self._start = start
 
     def prepare(self, key: str) -> Launch:
         """Return the step that makes databases and roles on a server: the only one that knows the superuser."""
@@ -190,6 +207,7 @@ class Services:
             entry,
             stop_rank=rank,
             stop_timeout_s=timeout_s,
+            start=self._start,
         )
 
     def _launch(
@@ -201,12 +219,9 @@ class Services:
         log: str,
         sockets: list[socket] | None = None,
     ) -> Launch:
-        defaults = _EMBEDDED_DEFAULTS | {"PUBLIC_URL": self._settings.public_url}
         return Launch(
             command=[sys.executable, "-m", module, *words],
-            # The working directory is the data's folder (no service reads the user's `.env` there) and must not
-            # be one to import from.
-            environment=defaults | self._settings.handed_through() | dict(environment) | {"PYTHONSAFEPATH": "1"},
+            environment={**common_environment(self._settings), **environment},
             working_directory=self._settings.home.path,
             log=self._settings.home.logs / f"{log}.log",
             descriptors=[socket.fileno() for socket in sockets or []],

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 
+from gowebbo_stack.forking import ForkServer
 from gowebbo_stack.launching import Launch, ordinary_identity
 from gowebbo_stack.logs import Logs
 from gowebbo_stack.plan import Plan, make_plan, postgres_name
@@ -14,7 +15,7 @@ from gowebbo_stack.postgres import Postgres
 from gowebbo_stack.probes import http_get
 from gowebbo_stack.progress import Progress
 from gowebbo_stack.register import Register
-from gowebbo_stack.services import Services
+from gowebbo_stack.services import Services, common_environment
 from gowebbo_stack.settings import Settings
 from gowebbo_stack.supervision import Child, NotStartedError, Program, Reaper, run
 from gowebbo_stack.valkey import Valkey
@@ -37,6 +38,7 @@ class Stack:
         self._home = settings.home
         self._logs = Logs(settings.home.logs)
         self._reaper = Reaper()
+        self._fork_server = ForkServer()
         self._children: list[Child] = []
         self._plan: Plan | None = None
         self._register = Register(settings.home, {})
@@ -60,12 +62,14 @@ class Stack:
 
     async def _start(self, gateway: socket.socket) -> None:
         began = time.monotonic()
+        # It imports while the servers start.
+        self._fork_server.open(common_environment(self._settings), self._logs.begin("forkserver"))
         self._plan = plan = await self._make_plan(gateway)  # keeps the sockets open
         self._register = Register(self._home, plan.entries, ports=plan.ports, run_folder=str(plan.sockets))
-        services = Services(self._settings, self._secrets, plan.addresses)
-        self._keep(services.mailbox(plan.smtp, plan.page))
+        services = Services(self._settings, self._secrets, plan.addresses, start=self._fork_server.start)
         servers = {"redis": plan.redis} | {postgres_name(key): server for key, server in plan.postgres.items()}
         await _together(self._start_server(name, server) for name, server in servers.items())
+        await self._fork_server.imported()
         await self._prepare(services, plan.postgres)
         await self._start_services(services, plan)
         self._register.ready = True
@@ -123,6 +127,7 @@ class Stack:
                 *(services.patient(name, listeners[name]) for name in self._settings.patient_services),
                 services.notifier(listeners["notifier"]),
                 services.worker(),
+                services.mailbox(plan.smtp, plan.page),
             ):
                 self._keep(program)
             await self._wait(self._is_ready, self._children, "gateway")
@@ -142,7 +147,7 @@ class Stack:
         assert launch.log is not None
         name = launch.log.stem
         self._logs.begin(name)
-        code = await run(name, launch, self._reaper, timeout_s=_STEP_TIMEOUT_S)
+        code = await run(name, launch, self._reaper, timeout_s=_STEP_TIMEOUT_S, start=self._fork_server.start)
         if code != 0:
             raise NotStartedError(f"{name} failed with status {code}:\n{self._logs.tail(name)}")
 
@@ -192,6 +197,7 @@ class Stack:
         by_rank = sorted(self._children, key=lambda child: child.program.stop_rank)
         for _, group in itertools.groupby(by_rank, key=lambda child: child.program.stop_rank):
             await asyncio.gather(*(child.stop() for child in group))
+        self._fork_server.close()
         self._home.remove_run_folder()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
-from gowebbo_stack.launching import Launch, start
+from gowebbo_stack.launching import Launch, Process, start
 
 FIRST_DELAY_S = 0.1
 HEALTHY_AFTER_S = 5.0
@@ -26,7 +26,7 @@ class Reaper:
     """Tells when child processes have ended. It uses SIGCHLD, so it lives in the main thread's loop."""
 
     def __init__(self) -> None:
-        self._watched: dict[subprocess.Popen[bytes], asyncio.Future[int]] = {}
+        self._watched: dict[Process, asyncio.Future[int]] = {}
 
     def __enter__(self) -> Self:
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._collect)
@@ -35,7 +35,7 @@ class Reaper:
     def __exit__(self, *_: object) -> None:
         asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
 
-    def ended(self, process: "subprocess.Popen[bytes]") -> "asyncio.Future[int]":
+    def ended(self, process: Process) -> "asyncio.Future[int]":
         """Return a future that becomes the process's return code."""
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._watched[process] = future
@@ -44,10 +44,11 @@ class Reaper:
 
     def _collect(self) -> None:
         for process, future in list(self._watched.items()):
-            if process.poll() is not None:
+            code = process.poll()
+            if code is not None:
                 del self._watched[process]
                 if not future.done():
-                    future.set_result(process.returncode)
+                    future.set_result(code)
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Program:
     stop_rank: int = 2  # lower ones stop first
     longest_delay_s: float = 5.0
     before_start: Callable[[], None] = lambda: None
+    start: Callable[[Launch], Process] = start
 
 
 class Child:
@@ -84,7 +86,7 @@ class Child:
         self._reaper = reaper
         self._on_change = on_change
         self._announce = announce
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._ended: asyncio.Future[int] | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._stopping = False
@@ -123,7 +125,7 @@ class Child:
             self.program.before_start()
         except OSError as error:
             raise NotStartedError(f"{self.program.name} can't be started: {error}") from error
-        self._process = _execute(self.program.name, self.program.launch)
+        self._process = _execute(self.program.name, self.program.launch, self.program.start)
         self._ended = self._reaper.ended(self._process)
         self._on_change()
 
@@ -158,9 +160,16 @@ class Child:
         return f"ended with status {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
 
 
-async def run(name: str, launch: Launch, reaper: Reaper, *, timeout_s: float) -> int:
+async def run(
+    name: str,
+    launch: Launch,
+    reaper: Reaper,
+    *,
+    timeout_s: float,
+    start: Callable[[Launch], Process] = start,
+) -> int:
     """Run a program to its end and return its code. It is killed when the time is over or this is cancelled."""
-    process = _execute(name, launch)
+    process = _execute(name, launch, start)
     ended = reaper.ended(process)
     try:
         return await asyncio.wait_for(asyncio.shield(ended), timeout_s)
@@ -172,14 +181,14 @@ async def run(name: str, launch: Launch, reaper: Reaper, *, timeout_s: float) ->
             await asyncio.wait([ended])
 
 
-def _execute(name: str, launch: Launch) -> "subprocess.Popen[bytes]":
+def _execute(name: str, launch: Launch, start: Callable[[Launch], Process]) -> Process:
     try:
         return start(launch)
     except (OSError, subprocess.SubprocessError) as error:
         raise NotStartedError(f"{name} can't be started: {error}") from error
 
 
-def _kill_group(process: "subprocess.Popen[bytes]") -> None:
+def _kill_group(process: Process) -> None:
     """Kill a process and whatever it started that stayed in its group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
