@@ -261,7 +261,7 @@ def test_a_body_that_breaks_while_it_streams_to_a_service_is_400_and_cuts_the_ca
         while part := connection.recv(10_000):
             received += part
     _assert_refused(received, 400, "/errors/malformed-request")
-    line = stand.gateway.app._forwarder._lines[Service.PATIENT]
+    [line] = stand.gateway.app._forwarder._lines[Service.PATIENT]
     eventually(lambda: line._upstream.slots_in_use == 0)
     assert stand.patient.calls == []
 

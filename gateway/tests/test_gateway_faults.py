@@ -44,7 +44,7 @@ def test_a_directory_that_hangs_is_504_and_opens_no_circuit(make_stand) -> None:
     for _ in range(FAILURES_TO_OPEN + 1):
         answer = stand.client.get(PATIENTS, headers=stand.bearer())
         assert (answer.status_code, answer.json()["type"]) == (504, "/errors/upstream-timeout")
-    assert not stand.gateway.app._forwarder._lines[Service.PATIENT].breaker.is_open
+    assert not stand.gateway.app._forwarder._lines[Service.PATIENT][0].breaker.is_open
 
 
 def test_a_client_that_goes_away_cancels_the_call(make_stand) -> None:

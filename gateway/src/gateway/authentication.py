@@ -16,6 +16,9 @@ _CHALLENGES = {
     Access.BEARER_OR_ADMIN: f"{tokens.CHALLENGE}, {admin.CHALLENGE}",
 }
 RETRY_AFTER_S = 2
+MAX_CALLERS = 20_000
+_BEARER = b"Bearer "
+"""As nearly everybody writes it; other spellings are for `_credentials`."""
 
 
 class Authenticator:
@@ -35,6 +38,29 @@ class Authenticator:
         self._directory = directory
         self._sessions_feed = sessions_feed
         self._shards_feed = shards_feed
+        self._callers: dict[str, Caller] = {}
+
+    def known_caller(self, route: Route, head: Head, address: str) -> Caller | None:
+        """Who has called before, if nothing about it has changed; None: `caller` has to find out.
+
+        This is nearly always enough, and takes 3 µs instead of 10.
+        """
+        if not route.needs_shard or len(head.authorizations) != 1 or not head.authorizations[0].startswith(_BEARER):
+            return None
+        claims = self._verifier.recall(head.authorizations[0][len(_BEARER) :])
+        if claims is None or not (self._sessions_feed.is_current and self._shards_feed.is_current):
+            return None
+        caller = self._callers.get(claims.session_id)
+        if (
+            caller is None
+            or caller.client_address != address
+            or caller.role != claims.role
+            or caller.practice_id != claims.practice_id
+            or caller.user_id != claims.person_id
+            or caller.shard != self._directory.recall(claims.practice_id)
+        ):
+            return None
+        return caller
 
     async def caller(self, route: Route, head: Head, address: str) -> Caller:
         """The caller of a request. Raises UnauthenticatedError, AdminThrottledError, UnavailableError."""
@@ -52,7 +78,7 @@ class Authenticator:
         if not self._sessions_feed.is_current:
             raise UnavailableError(retry_after_s=RETRY_AFTER_S)
         claims = await self._verifier.verify(token)
-        return Caller(
+        caller = Caller(
             practice_id=claims.practice_id,
             shard=await self.shard_of(claims.practice_id) if route.needs_shard else "",
             user_id=claims.person_id,
@@ -60,6 +86,14 @@ class Authenticator:
             role=claims.role,
             client_address=address,
         )
+        if route.needs_shard:
+            self._remember(caller)
+        return caller
+
+    def _remember(self, caller: Caller) -> None:
+        if len(self._callers) >= MAX_CALLERS:
+            del self._callers[next(iter(self._callers))]
+        self._callers[caller.session_id] = caller
 
     async def shard_of(self, practice_id: str) -> str:
         """The practice's shard. Raises PracticeWithoutShardError, UnavailableError."""

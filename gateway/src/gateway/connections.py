@@ -30,7 +30,7 @@ class KeepAliveUpstream:
         base_url, self._socket_path = split_url(url)
         parts = urlsplit(base_url)
         self._host, self._port = parts.hostname or "", parts.port or 80
-        self._host_header = parts.netloc.encode("idna" if not parts.netloc.isascii() else "ascii")
+        self._host_line = b"host: %b\r\n" % parts.netloc.encode("idna" if not parts.netloc.isascii() else "ascii")
         self._max_connections = connections
         self._idle: deque[Connection] = deque()
         self._used: set[Connection] = set()
@@ -43,10 +43,12 @@ class KeepAliveUpstream:
         """Calls that have a connection or are opening one."""
         return self._slots
 
-    async def call(self, method: str, target: bytes, *, headers: Sequence[Header], body: Body = b"") -> Answer:
+    async def call(
+        self, method: str, target: bytes, *, headers: Sequence[Header], context: bytes = b"", body: Body = b""
+    ) -> Answer:
         """See upstream.Upstream."""
-        head = request_head(method, target, self._host_header, headers)
-        connection = await self._take()
+        head = request_head(method, target, self._host_line, headers, context)
+        connection = self._take_idle() or await self._take()
         return await connection.exchange(method, head, body)
 
     async def close(self) -> None:
@@ -54,6 +56,16 @@ class KeepAliveUpstream:
         self._is_closed = True
         for connection in (*self._idle, *self._used):
             connection.abort()
+
+    def _take_idle(self) -> Connection | None:
+        """A connection that is there, if one is free: nearly always."""
+        if self._slots >= self._max_connections or not self._idle:
+            return None
+        connection = self._unused()
+        if connection is not None:
+            self._slots += 1
+            self._used.add(connection)
+        return connection
 
     async def _take(self) -> Connection:
         """A connection nobody else uses. Raises BusyError, UnreachableError."""

@@ -39,6 +39,10 @@ class Directory:
         # shielded: several calls may wait for it, and one that goes away mustn't take the answer from the others
         return await asyncio.shield(question)
 
+    def recall(self, practice_id: str) -> str | None:
+        """The shard's name if it is known."""
+        return self._shards.get(practice_id)
+
     def forget(self, practice_id: str) -> None:
         """Asks anew at the next call; an answer that is under way may be old, so it isn't remembered."""
         self._shards.pop(practice_id, None)

@@ -274,16 +274,13 @@ class Connection(asyncio.Protocol):
         return True
 
 
-def request_head(method: str, target: bytes, host: bytes, headers: Sequence[Header]) -> bytes:
+def request_head(method: str, target: bytes, host_line: bytes, headers: Sequence[Header], context: bytes) -> bytes:
     """The bytes of a request up to its body. Raises UnsendableError for what would read as another request."""
-    lines = [b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (method.encode(), target, host)]
-    lines += [b"%b: %b\r\n" % header for header in headers]
-    lines.append(b"\r\n")
-    head = b"".join(lines)
-    ends = len(headers) + 3
-    if not _TARGET.fullmatch(target) or head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head:
+    lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+    ends = len(headers)
+    if not _TARGET.fullmatch(target) or lines.count(b"\n") != ends or lines.count(b"\r") != ends or b"\0" in lines:
         raise UnsendableError
-    return head
+    return b"%b %b HTTP/1.1\r\n%b%b%b\r\n" % (method.encode(), target, host_line, lines, context)
 
 
 def _size_of(headers: Sequence[Header]) -> int:

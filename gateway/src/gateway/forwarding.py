@@ -3,17 +3,15 @@
 The answer's bytes are never parsed. When the client goes away or time is up, the call to the service is cancelled once.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
 from gateway.affinity import place_of
 from gateway.authentication import Authenticator
 from gateway.bodies import RequestBody, linger
+from gateway.deadlines import Deadline, Deadlines
 from gateway.exceptions import AnswerCutError, ClientGoneError, RequestTimeoutError
 from gateway.headers import CLOSE, Head, answer_headers
 from gateway.line import RETRY_AFTER_S, Line
@@ -44,7 +42,6 @@ class Exchange:
     line: Line | None = None
     body: RequestBody | None = None
     answered: bool = False
-    client_gone: bool = False
 
 
 class Forwarder:
@@ -64,7 +61,7 @@ class Forwarder:
         self._authenticator = authenticator
         self._signer = signer
         self._shares = shares
-        self._call_timeout_s = call_timeout_s
+        self._deadlines = Deadlines(call_timeout_s)
 
     async def forward(self, exchange: Exchange) -> int:
         """Answers the client and returns the status.
@@ -74,11 +71,11 @@ class Forwarder:
         """
         presence: Presence = exchange.scope["extensions"][EXTENSION]
         try:
-            async with asyncio.timeout(self._call_timeout_s) as deadline:
-                presence.watch(partial(_leave, exchange, deadline))
+            with self._deadlines.begin() as deadline:
+                presence.watch(deadline.abandon)
                 return await self._carry(exchange, deadline)
         except TimeoutError as fault:
-            if exchange.client_gone:
+            if deadline.is_abandoned:
                 raise ClientGoneError from None
             if exchange.answered:
                 raise AnswerCutError from fault
@@ -91,12 +88,16 @@ class Forwarder:
         finally:
             presence.watch(None)
 
-    async def _carry(self, exchange: Exchange, deadline: asyncio.Timeout) -> int:
-        caller = await self._authenticator.caller(exchange.route, exchange.head, exchange.address)
-        lines = self._lines[exchange.route.service]
+    async def _carry(self, exchange: Exchange, deadline: Deadline) -> int:
+        route, head, address = exchange.route, exchange.head, exchange.address
+        caller = self._authenticator.known_caller(route, head, address)
+        if caller is None:
+            caller = await self._authenticator.caller(route, head, address)
+        lines = self._lines[route.service]
         line = exchange.line = lines[place_of(caller.practice_id, len(lines))]
-        body = exchange.body = RequestBody(exchange.receive, exchange.head, max_bytes=exchange.route.max_body_bytes)
-        await body.fill()
+        body = exchange.body = RequestBody(exchange.receive, head, max_bytes=route.max_body_bytes)
+        if not body.is_read:
+            await body.fill()
         self._shares.enter(caller.practice_id)
         try:
             answer = await self._ask(exchange, line, caller, body)
@@ -129,16 +130,12 @@ class Forwarder:
         return await line.call(
             exchange.route.method,
             scope["raw_path"] + b"?" + query if query else scope["raw_path"],
-            headers=(
-                *exchange.head.passing,
-                *body.framing(),
-                *self._signer.headers(caller),
-                (REQUEST_ID_HEADER, exchange.head.request_id),
-            ),
+            headers=(*exchange.head.passing, *body.framing(), (REQUEST_ID_HEADER, exchange.head.request_id)),
+            context=self._signer.lines(caller),
             body=body.content(),
         )
 
-    async def _pass_on(self, exchange: Exchange, answer: Answer, deadline: asyncio.Timeout) -> None:
+    async def _pass_on(self, exchange: Exchange, answer: Answer, deadline: Deadline) -> None:
         """A small answer that is there goes out in one piece, without waiting; any other as it comes."""
         headers = answer_headers(answer.headers, exchange.head.request_id)
         is_early = not (exchange.body and exchange.body.is_read)
@@ -151,7 +148,7 @@ class Forwarder:
                 await send({"type": "http.response.start", "status": answer.status, "headers": headers})
                 await send({"type": "http.response.body", "body": body})
                 return
-            deadline.reschedule(asyncio.get_running_loop().time() + STREAM_S)
+            deadline.postpone(STREAM_S)
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})
             while chunk := await answer.read():
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -160,10 +157,3 @@ class Forwarder:
             await send({"type": "http.response.body", "body": b""})
         except Exception as fault:
             raise AnswerCutError from fault
-
-
-def _leave(exchange: Exchange, deadline: asyncio.Timeout) -> None:
-    """Ends the call when its client goes away: by the deadline, so that there is one way to be cancelled, not two."""
-    exchange.client_gone = True
-    with suppress(RuntimeError):  # time was up in the same moment
-        deadline.reschedule(0.0)

@@ -48,6 +48,8 @@ NO_SNIFF = (b"x-content-type-options", b"nosniff")
 _MAX_KNOWN_NAMES = 1024
 _passes: dict[bytes, bool] = {}
 """What was decided about a header's name; bounded, since names come from outside."""
+_shown: dict[bytes, bytes] = {}
+"""The same about the names of answers."""
 
 
 @dataclass(slots=True)
@@ -115,10 +117,24 @@ def _drop_named(head: Head, connection: bytes) -> None:
 
 def answer_headers(headers: Iterable[Header], request_id: bytes) -> list[Header]:
     """A service's headers as the client gets them. The service's own Cache-Control stands, if it set one."""
-    kept = [(name.lower(), value) for name, value in headers]
-    answered = [header for header in kept if header[0] not in _NOT_ANSWERED]
-    if not any(name == b"cache-control" for name, _ in answered):
-        answered.append(NO_STORE)
-    answered.append(NO_SNIFF)
-    answered.append((b"x-request-id", request_id))
+    answered, policy = [], NO_STORE
+    for name, value in headers:
+        shown = _shown.get(name)
+        if shown is None:
+            shown = _show(name)
+        if shown == b"cache-control":
+            policy = (shown, value)
+        elif shown:
+            answered.append((shown, value))
+    answered += (policy, NO_SNIFF, (b"x-request-id", request_id))
     return answered
+
+
+def _show(name: bytes) -> bytes:
+    """The name in lower case as ASGI wants it, empty for a header that isn't passed on."""
+    shown = name.lower()
+    if shown in _NOT_ANSWERED:
+        shown = b""
+    if len(_shown) < _MAX_KNOWN_NAMES:
+        _shown[name] = shown
+    return shown

@@ -23,14 +23,22 @@ class Line:
         self.breaker = CircuitBreaker()
         self._retries = MAX_SAVED_RETRIES
 
-    async def call(self, method: str, target: bytes, *, headers: Sequence[Header], body: Body) -> Answer:
+    async def call(
+        self, method: str, target: bytes, *, headers: Sequence[Header], context: bytes, body: Body
+    ) -> Answer:
         """The service's answer. Raises UnavailableError, UpstreamFailedError or MalformedRequestError.
 
         A caller that cancels because of its time limit calls `breaker.failed` itself.
         """
         self.breaker.admit()
+        self._retries = min(self._retries + RETRY_SHARE, MAX_SAVED_RETRIES)
         try:
-            answer = await self._call_with_retry(method, target, headers, body)
+            try:
+                answer = await self._upstream.call(method, target, headers=headers, context=context, body=body)
+            except BrokenError:
+                if not self._may_repeat(method, body):
+                    raise
+                answer = await self._upstream.call(method, target, headers=headers, context=context, body=body)
         except UnsendableError as fault:
             self.breaker.undecided()
             raise MalformedRequestError from fault
@@ -49,16 +57,12 @@ class Line:
         self.breaker.succeeded()
         return answer
 
-    async def _call_with_retry(self, method: str, target: bytes, headers: Sequence[Header], body: Body) -> Answer:
-        """Repeats once what broke without harm: a GET on a connection that the service had just closed (RFC 9110)."""
-        self._retries = min(self._retries + RETRY_SHARE, MAX_SAVED_RETRIES)
-        try:
-            return await self._upstream.call(method, target, headers=headers, body=body)
-        except BrokenError:
-            if method != "GET" or body or self._retries < 1:
-                raise
+    def _may_repeat(self, method: str, body: Body) -> bool:
+        """Whether what broke does no harm twice: a GET on a connection that the service had just closed (RFC 9110)."""
+        if method != "GET" or body or self._retries < 1:
+            return False
         self._retries -= 1
-        return await self._upstream.call(method, target, headers=headers, body=body)
+        return True
 
     async def close(self) -> None:
         """Closes the connections."""

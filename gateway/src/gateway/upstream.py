@@ -55,8 +55,13 @@ class Answer(Protocol):
 class Upstream(Protocol):
     """One service. Whole-call time limits are the caller's: it cancels."""
 
-    async def call(self, method: str, target: bytes, *, headers: Sequence[Header], body: Body = b"") -> Answer:
-        """Sends one request; `headers` must frame the body. Raises UpstreamError, and what reading `body` raises."""
+    async def call(
+        self, method: str, target: bytes, *, headers: Sequence[Header], context: bytes = b"", body: Body = b""
+    ) -> Answer:
+        """Sends one request; `headers` must frame the body, `context` is further ones as lines of the head.
+
+        Raises UpstreamError, and what reading `body` raises.
+        """
 
     async def close(self) -> None:
         """Closes every connection."""

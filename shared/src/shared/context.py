@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import astuple, dataclass
 from hashlib import sha256
 from operator import itemgetter
+from typing import NamedTuple
 
 SIGNED_HEADERS = (
     b"x-practice-id",
@@ -65,14 +66,21 @@ class ContextSigner:
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         self._key = keys[0]
-        self._cache: dict[Caller, tuple[float, tuple[Header, ...]]] = {}
+        self._cache: dict[Caller, _Signed] = {}
 
     def headers(self, caller: Caller) -> tuple[Header, ...]:
         """The signed headers and their signature. Raises SignatureError for a value with a line break."""
+        return self._sign(caller).headers
+
+    def lines(self, caller: Caller) -> bytes:
+        """The same as lines of an HTTP head."""
+        return self._sign(caller).lines
+
+    def _sign(self, caller: Caller) -> "_Signed":
         now = time.time()
         cached = self._cache.get(caller)
-        if cached and 0 <= now - cached[0] < REUSE_S:
-            return cached[1]
+        if cached and 0 <= now - cached.at < REUSE_S:
+            return cached
         values = tuple(value.encode("latin-1") for value in astuple(caller))
         if any(b"\n" in value or b"\r" in value for value in values):
             raise SignatureError("a line break in the context")
@@ -81,8 +89,16 @@ class ContextSigner:
         headers = (*zip(SIGNED_HEADERS, values, strict=True), (SIGNATURE_HEADER, signature))
         if len(self._cache) >= CACHE_ENTRIES:
             self._cache.clear()
-        self._cache[caller] = (now, headers)
-        return headers
+        signed = self._cache[caller] = _Signed(now, headers, b"".join(b"%b: %b\r\n" % header for header in headers))
+        return signed
+
+
+class _Signed(NamedTuple):
+    """A caller's headers, in both of their shapes."""
+
+    at: float
+    headers: tuple[Header, ...]
+    lines: bytes
 
 
 class ContextVerifier:
