@@ -1,5 +1,6 @@
 """Calls between services: httpx, signed as `service:<name>`, over TCP or a unix socket."""
 
+import ssl
 from collections.abc import Generator, Sequence
 
 import httpx
@@ -9,6 +10,8 @@ from shared.context import SERVICE_PREFIX, Caller, ContextSigner
 from shared.service_urls import CONNECT_TIMEOUT_S, split_url
 
 CALL_TIMEOUT_S = 10.0
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Trusts nobody: services speak plain HTTP among themselves. httpx would load the web's authorities, 1 MB and 35 ms."""
 
 
 class _SignedAs(httpx.Auth):
@@ -30,7 +33,7 @@ def service_client(url: str, *, name: str, keys: Sequence[bytes], timeout_s: flo
     base_url, socket_path = split_url(url)
     return httpx.Client(
         base_url=base_url,
-        transport=httpx.HTTPTransport(uds=socket_path, limits=httpx.Limits(max_connections=100)),
+        transport=httpx.HTTPTransport(verify=_NO_TLS, uds=socket_path, limits=httpx.Limits(max_connections=100)),
         auth=_SignedAs(name, keys),
         timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
     )
@@ -43,7 +46,7 @@ def async_service_client(
     base_url, socket_path = split_url(url)
     return httpx.AsyncClient(
         base_url=base_url,
-        transport=httpx.AsyncHTTPTransport(uds=socket_path, limits=httpx.Limits(max_connections=100)),
+        transport=httpx.AsyncHTTPTransport(verify=_NO_TLS, uds=socket_path, limits=httpx.Limits(max_connections=100)),
         auth=_SignedAs(name, keys),
         timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
     )

@@ -33,17 +33,21 @@ MODULES = (
     "shared.settings",
     "sqlalchemy.dialects.postgresql",
     "alembic.command",
+    "anyio._backends._asyncio",
     "bcrypt",
     "celery.app.task",
     "email.headerregistry",
     "email_validator",
+    "encodings.idna",
+    "httpcore",
     "jwt",
     "kombu.transport.redis",
     "psycopg2.extensions",
     "pydantic.v1",
     "redis",
+    "uvicorn.lifespan.on",
 )
-"""What at least two services use."""
+"""What at least two services use; some of it they import only when they run."""
 _ABSENT = ("rich", "pygments")
 """structlog, httpx and Mako load these for terminals if they are there. In the services' images they aren't."""
 MAX_DESCRIPTORS = 16
