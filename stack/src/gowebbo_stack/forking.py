@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gowebbo_stack import launching
-from gowebbo_stack.launching import Launch, Process
+from gowebbo_stack.launching import Identity, Launch, Process
 
 _IMPORT_TIMEOUT_S = 30.0
 _FORK_TIMEOUT_S = 5.0
@@ -111,11 +111,13 @@ class ForkServer:
 
 
 def _request(launch: Launch) -> bytes:
+    assert launch.identity is Identity.CURRENT
     _python, _m, *words = launch.command
     request = {
         "words": words,
         "environment": dict(launch.environment),
         "directory": os.fspath(launch.working_directory or Path.cwd()),
         "descriptors": list(launch.descriptors),
+        "death_signal": launch.death_signal,
     }
     return json.dumps(request).encode() + b"\n"
