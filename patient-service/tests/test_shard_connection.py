@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import struct
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -170,6 +171,46 @@ async def test_a_session_that_the_server_ends_is_known_to_be_closed(
     shard_server.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", (practice.database,))
     await eventually(closed.is_set)
     assert connection.closed
+
+
+@pytest.mark.parametrize("arrives", [b"", b"T\0\0\0", b"N\0\0\0\x0cSNOTICE\0\0"])
+@pytest.mark.parametrize("is_busy", [True, False])
+async def test_a_connection_that_is_reset_ends_at_once(
+    shard_server: ShardServer, practice: Practice, arrives: bytes, *, is_busy: bool
+):
+    """Also if something arrived just before: libuv tells of both at once, and never again."""
+    loop, closed = asyncio.get_running_loop(), asyncio.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        opening = asyncio.create_task(
+            ShardConnection.connect(target_of(shard_server, practice, port=listener.getsockname()[1]))
+        )
+        near, _ = await loop.sock_accept(listener)
+        near.setblocking(False)
+        with near, socket.create_connection((shard_server.postgres.host, shard_server.postgres.port)) as far:
+            far.setblocking(False)
+            relays = [asyncio.create_task(_relay(near, far)), asyncio.create_task(_relay(far, near))]
+            connection = await opening
+            connection.on_close = closed.set
+            for relay in relays:
+                relay.cancel()
+            await asyncio.wait(relays)
+            call = asyncio.create_task(connection.fetch("SELECT 1", ())) if is_busy else None
+            if call:
+                assert b"SELECT 1" in await loop.sock_recv(near, 1000)
+            near.send(arrives)
+            near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    async with asyncio.timeout(shard_connection.STATEMENT_LIMIT_S / 2):
+        await closed.wait()
+        if call:
+            with pytest.raises(psycopg2.OperationalError):
+                await call
+
+
+async def _relay(source: socket.socket, sink: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    while data := await loop.sock_recv(source, 65536):
+        await loop.sock_sendall(sink, data)
 
 
 async def test_the_loop_goes_on_while_a_frozen_server_is_asked_to_cancel(

@@ -1,6 +1,7 @@
 """What is answered when a database, its server or tenant-service fails; and that everything works again afterwards."""
 
 import asyncio
+import collections
 import contextlib
 import os
 import signal
@@ -25,6 +26,7 @@ from gowebbo_stack.launching import start
 from gowebbo_stack.ports import free_port
 from gowebbo_stack.postgres import SUPERUSER, Postgres
 from gowebbo_stack.testing import PostgresServer
+from patient_service.shard_connection import STATEMENT_LIMIT_S
 
 pytestmark = pytest.mark.anyio
 
@@ -206,6 +208,56 @@ async def test_a_restart_of_the_server_loses_nothing_that_was_acknowledged(
         await eventually(lambda: service.answers(practice, 200))
         assert await service.names(practice) == names
         assert (await service.http.get("/readyz")).status_code == 200
+
+
+async def test_an_immediate_restart_under_calls_costs_them_and_nothing_else(
+    own_server: RestartableServer, tenant: TenantService
+):
+    """Twelve clients write and read all the time: each gets what it asked for or 503, and everything works again."""
+    await own_server.start()
+    server = ShardServer(own_server.address).prepare()
+    practices = [server.practice() for _ in range(4)]
+    tenant.name("a", own_server.address)
+    acknowledged: dict[Practice, set[str]] = {practice: set() for practice in practices}
+    statuses: collections.Counter[int] = collections.Counter()
+    is_over = False
+
+    async with running(settings_for(tenant)) as service:
+
+        async def client(number: int) -> None:
+            practice, written = practices[number % len(practices)], 0
+            while not is_over:
+                name = f"{number} {written}"
+                answer = await service.call(practice, "POST", json=JOHN | {"name": name})
+                if answer.status_code == 201:
+                    acknowledged[practice].add(answer.json()["result"]["name"])
+                else:
+                    assert "retry-after" in answer.headers
+                    await asyncio.sleep(0.02)
+                written += 1
+                listed = await service.call(practice, "GET", "?limit=1")
+                statuses.update([answer.status_code, listed.status_code])
+
+        clients = [asyncio.create_task(client(number)) for number in range(12)]
+        for stop in (signal.SIGQUIT, signal.SIGKILL):
+            before = statuses[201]
+            await eventually(lambda before=before: statuses[201] > before + 50)
+            await asyncio.to_thread(own_server.stop, stop)
+            refused = statuses[503]
+            await eventually(lambda refused=refused: statuses[503] > refused + 20)
+            await own_server.start()
+        async with asyncio.timeout(STATEMENT_LIMIT_S / 2):  # nobody waits for an answer that can't come
+            for practice in practices:
+                await eventually(lambda practice=practice: service.answers(practice, 200))
+        is_over = True
+        await asyncio.gather(*clients)
+        assert set(statuses) == {200, 201, 503}
+        for practice in practices:
+            stored = [row[0] for row in server.run("SELECT name FROM patients", database=practice.database)]
+            assert len(stored) == len(set(stored))
+            assert acknowledged[practice] <= set(stored)
+        slots = service.app.state.pool.slots["a"]
+        await eventually(lambda: slots.used == slots.idle == len(practices))
 
 
 async def test_a_server_that_answers_nobody_holds_up_no_other(

@@ -21,6 +21,7 @@ SETTLE_S = 0.25
 """An abandoned statement may end by itself so long; then it is cancelled."""
 CANCEL_LIMIT_S = 2.0
 
+_RESET = select.POLLERR | select.POLLHUP
 _TEXT_OID = 25
 _TEXT_AS_BYTES = extensions.new_type((_TEXT_OID,), "TEXT_AS_BYTES", extensions.BYTES)
 
@@ -66,7 +67,7 @@ class ShardConnection:
         self._readable.register(self._fd, select.POLLIN)
         self.on_close: Callable[[], None] = _nothing
         # Watched also while idle: a connection that the server ends is known to be closed at once.
-        self._loop.add_reader(self._fd, self._advance)
+        self._loop.add_reader(self._fd, self._read_on)
 
     @classmethod
     async def connect(cls, parameters: Mapping[str, Any]) -> Self:
@@ -181,6 +182,19 @@ class ShardConnection:
             self._loop.add_writer(self._fd, self._write_on)
         elif state == extensions.POLL_OK and self._ended is not None:
             self._end(None)
+
+    def _read_on(self) -> None:
+        """Goes on when something has arrived.
+
+        uvloop's libuv tells of a connection that was reset once and stops watching it: all that is left is read now,
+        to the end, or nobody would learn of it.
+        """
+        was_busy = self.busy
+        self._advance()
+        if was_busy and not self.busy:
+            return  # as a rule; a reset in the same moment is seen by `still_open`
+        while self._fd >= 0 and any(event & _RESET for _, event in self._readable.poll(0)):
+            self._advance()
 
     def _write_on(self) -> None:
         self._loop.remove_writer(self._fd)
