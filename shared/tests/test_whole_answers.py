@@ -5,8 +5,11 @@ import socket
 from contextlib import asynccontextmanager
 
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
 from shared.server import make_server
+from shared.whole_answers import WholeAnswers
 
 pytestmark = pytest.mark.anyio
 
@@ -52,6 +55,30 @@ async def served(app):
 
 LENGTH_4 = [(b"content-length", b"4")]
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("later", [[], [b"body"]])
+async def test_a_client_that_goes_away_between_head_and_body_is_no_fault(later):
+    """What was kept back is dropped with its connection, and nothing complains."""
+    complaints = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    config = uvicorn.Config(App(), lifespan="off")
+    near, far = socket.socketpair()
+    with far:
+        transport, protocol = await loop.create_connection(
+            lambda: WholeAnswers(config, server_state=ServerState(), app_state={}), sock=near
+        )
+        transport.abort()
+        async with asyncio.timeout(5):
+            while protocol in protocol.connections:  # noqa: ASYNC110 - uvicorn tells nobody
+                await asyncio.sleep(0)
+        for data in (b"head", *later):
+            protocol.transport.write(data)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert far.recv(100) == b""
+    assert complaints == []
 
 
 async def test_head_and_body_come_together():

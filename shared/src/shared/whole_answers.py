@@ -35,7 +35,8 @@ class _PairingTransport:
             return
         (kept, flushing), self._kept = self._kept, None
         flushing.cancel()
-        self._transport.writelines((kept, data))
+        if not self._transport.is_closing():
+            self._transport.writelines((kept, data))
 
     def close(self) -> None:
         """Sends what was kept, and closes."""
@@ -46,4 +47,5 @@ class _PairingTransport:
         if self._kept is not None:
             (kept, flushing), self._kept = self._kept, None
             flushing.cancel()
-            self._transport.write(kept)
+            if not self._transport.is_closing():  # its client is gone: uvloop would raise
+                self._transport.write(kept)
