@@ -314,3 +314,14 @@ def _changes(request: Request, every: list[dict[str, Any]]) -> Response:
     if after > len(changes):
         answer |= {"reset": True, "changes": changes}
     return Response(json.dumps(answer), media_type="application/json")
+
+
+def answers_in(raw: bytes) -> list[int]:
+    """The statuses of the answers in a stream of bytes."""
+    return [int(part[:3]) for part in raw.split(b"HTTP/1.1 ")[1:]]
+
+
+def nothing_was_forwarded(stand: Stand) -> bool:
+    """Beside what the gateway asks itself."""
+    own = ("/internal/changes", "/.well-known/jwks.json", f"/internal/shards/{PRACTICE}")
+    return not [path for service in stand.services.values() for path in service.seen if path not in own]

@@ -10,7 +10,9 @@ from upstream_stand import OK, POST, answering, ask, parts, talk, until, whole
 
 from gateway import connections
 from gateway.connections import KeepAliveUpstream
+from gateway.line import MAX_SAVED_RETRIES, RETRY_SHARE, Line
 from gateway.upstream import BrokenError, BusyError, UnreachableError, UnsendableError
+from shared.errors import UpstreamFailedError
 
 
 def test_a_reused_connection_that_the_service_closes_is_broken_not_retried() -> None:
@@ -28,6 +30,52 @@ def test_a_reused_connection_that_the_service_closes_is_broken_not_retried() -> 
         return await ask(upstream), service.opened
 
     assert talk(script, work) == ((200, b"ok"), 2)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize("last", [b"", b"HTTP/1.1 2"])
+def test_only_a_get_is_repeated_when_a_reused_connection_breaks(method: str, last: bytes) -> None:
+    """The service has read the call, perhaps executed it, and closes before its answer's head is whole."""
+    executed = 0
+
+    async def script(reader, writer):
+        nonlocal executed
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        if b"/x" in await reader.readuntil(b"\r\n\r\n"):
+            executed += 1
+            writer.write(last)
+
+    async def work(upstream, service):
+        line = Line(upstream)
+        assert await whole(await line.call("GET", b"/", headers=(), body=b"")) == b"ok"
+        content = {"headers": (), "body": b""} if method == "GET" else {"headers": [POST], "body": b"hello"}
+        if method == "GET":
+            assert await whole(await line.call(method, b"/x", **content)) == b"ok"
+        else:
+            with pytest.raises(UpstreamFailedError):
+                await line.call(method, b"/x", **content)
+        return executed, service.opened
+
+    assert talk(script, work) == (1, 2 if method == "GET" else 1)
+
+
+def test_repeating_stops_when_too_much_breaks() -> None:
+    """Saved retries, then one for five calls: a service that breaks off always isn't asked twice for each."""
+    calls = 100
+
+    async def script(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+
+    async def work(upstream, service):
+        line = Line(upstream)
+        for _ in range(calls):
+            line.breaker.succeeded()  # which would end it much earlier
+            with pytest.raises(UpstreamFailedError):
+                await line.call("GET", b"/", headers=(), body=b"")
+        return service.opened
+
+    assert calls < talk(script, work) <= calls + MAX_SAVED_RETRIES + calls * RETRY_SHARE
 
 
 def test_idle_connections_that_the_service_closed_are_not_used() -> None:
