@@ -199,6 +199,9 @@ async def test_routes_that_need_more_stay_with_fastapi():
     @router.get("/path/{x}")
     async def with_path(x: str) -> None: ...
 
+    @router.get("/query")
+    async def with_required_query(x: int) -> None: ...
+
     @router.post("/bodies")
     async def with_list(x: list[int]) -> None: ...
 

@@ -119,6 +119,8 @@ def _plan_of(route: APIRoute) -> _Plan | None:
     needs = route.dependant
     if needs.path_params or needs.header_params or needs.cookie_params or len(needs.body_params) > 1:
         return None
+    if any(field.field_info.is_required() for field in needs.query_params):
+        return None  # an absent one isn't seen here
     from_scope: list[tuple[str, Callable[[Scope], Any]]] = []
     for needed in needs.dependencies:
         if not (needed.name and isinstance(needed.call, ScopeDependency)):
