@@ -6,6 +6,7 @@ import stat
 import pytest
 
 from gowebbo_stack import settings as module
+from gowebbo_stack.launching import start
 from gowebbo_stack.services import Addresses, Services
 from gowebbo_stack.settings import SettingsError, load_secrets, read_given, read_settings
 
@@ -127,7 +128,7 @@ def launches(base, **environment):
     """Return every process's environment by its name."""
     settings = read(**environment)
     secrets = load_secrets(settings)
-    services = Services(settings, secrets, Addresses({"a": 15001, "b": 15002}, 15003, 15004, base))
+    services = Services(settings, secrets, Addresses({"a": 15001, "b": 15002}, 15003, 15004, base), start=start)
     fake = Fake()
     programs = [
         *(services.gateway(name, fake, fake) for name in settings.gateways),
@@ -196,6 +197,8 @@ def test_mail_is_caught_unless_a_host_is_named(base):
     caught = launches(base, EMAIL_USER="someone@gmail.com", EMAIL_PASS="their-password")[1]["notifier-worker"]
     assert (caught["EMAIL_HOST"], caught["EMAIL_PORT"], caught["EMAIL_SECURITY"]) == ("127.0.0.1", "15004", "none")
     assert "EMAIL_PASS" not in caught
+    assert (caught["EMAIL_TIMEOUT_S"], caught["RECLAIM_AFTER_S"]) == ("5", "10")
+    assert launches(base, RECLAIM_AFTER_S="7")[1]["notifier"]["RECLAIM_AFTER_S"] == "7"
     sent = launches(base, EMAIL_HOST="smtp.example.com", EMAIL_USER="someone", EMAIL_PASS="p")[1]["notifier-worker"]
     assert (sent["EMAIL_HOST"], sent["EMAIL_USER"], sent["EMAIL_PASS"]) == ("smtp.example.com", "someone", "p")
 

@@ -18,6 +18,12 @@ _EMBEDDED_DEFAULTS = {
     "LOGIN_FAILURES_PER_ADDRESS": "100",  # everybody on this machine has one address
 }
 _EMBEDDED_SENDER = "mail@gowebbo.example"
+_CAUGHT_MAIL_DEFAULTS = {
+    "EMAIL_FROM": _EMBEDDED_SENDER,
+    # The catcher answers at once: what a killed process left is taken up again sooner than a real server would allow.
+    "EMAIL_TIMEOUT_S": "5",
+    "RECLAIM_AFTER_S": "10",
+}
 
 # In which rank each stops, and how long it may take: with Redis (4) and PostgreSQL (5) together less than the
 # 15 s that people are promised.
@@ -162,9 +168,9 @@ class Services:
         )
 
     def _mail(self) -> dict[str, str]:
-        given = self._settings.only(r"EMAIL_\w+")
+        given = self._settings.only(r"EMAIL_\w+|RECLAIM_AFTER_S")
         if "EMAIL_HOST" not in given:  # caught here: no user's mail account is involved
-            given = {"EMAIL_FROM": given.get("EMAIL_FROM", _EMBEDDED_SENDER)} | {
+            given = {name: given.get(name, default) for name, default in _CAUGHT_MAIL_DEFAULTS.items()} | {
                 "EMAIL_HOST": "127.0.0.1",
                 "EMAIL_PORT": str(self._addresses.smtp_port),
                 "EMAIL_SECURITY": "none",

@@ -10,10 +10,10 @@ from sqlalchemy import Connection, Row, case, delete, func, insert, select, upda
 from auth_service.schema import interval, outbox
 from shared.events import DELIVERED, Event
 
-FIRST_PAUSE_S = 30
+FIRST_PAUSE_S = 15
 LONGEST_PAUSE_S = 72_000
 """With its jitter of up to a fifth this is 24 h."""
-_DOUBLINGS = 12
+_DOUBLINGS = 13
 """More of them would pass the longest pause anyway, and one day the range of numbers."""
 
 
@@ -50,7 +50,7 @@ def claim_due(connection: Connection, *, limit: int) -> list[Event]:
 
 
 def mark_published(connection: Connection, events: Sequence[Event]) -> None:
-    """The next publication follows after 30 s, 1 min, 2 min … 24 h, unless a receipt comes first."""
+    """The next publication follows after 15 s, 30 s, 1 min … 24 h, unless a receipt comes first."""
     doubled = FIRST_PAUSE_S * func.power(2, func.least(outbox.c.publish_count, _DOUBLINGS))
     pause_s = func.least(LONGEST_PAUSE_S, doubled) * (1 + func.random() * 0.2)
     connection.execute(
