@@ -1,7 +1,6 @@
 """Puts the gateway on its sockets: the public one, which processes may share, and one of its own."""
 
 import asyncio
-import gc
 import logging
 
 import uvicorn
@@ -13,10 +12,7 @@ from gateway.edge import EdgeProtocol
 from gateway.main import Gateway, create_app
 from shared.app import add_health_routes
 from shared.metrics import MEDIA_TYPE
-from shared.server import inherited_sockets, make_server
-
-GC_EVERY_OBJECTS = 20_000
-"""How many more objects there are before Python looks for cycles among the newest; its default is 700."""
+from shared.server import inherited_sockets, make_server, spare_garbage_collection
 
 
 def make_edge_server(app: ASGIApp, *, host: str, port: int) -> uvicorn.Server:
@@ -43,7 +39,7 @@ def inner_app(gateway: Gateway) -> FastAPI:
 async def serve(settings: Settings) -> None:
     """Runs until SIGTERM or SIGINT."""
     gateway = create_app(settings)
-    _spare_garbage_collection()
+    spare_garbage_collection()
     public = make_edge_server(gateway.app, host=settings.host, port=settings.port)
     if settings.metrics_fd is None and settings.metrics_port is None:
         await public.serve(sockets=inherited_sockets(settings.service_fd))
@@ -54,12 +50,3 @@ async def serve(settings: Settings) -> None:
     await asyncio.sleep(0)
     await public.serve(sockets=inherited_sockets(settings.service_fd))
     await serving_inner
-
-
-def _spare_garbage_collection() -> None:
-    """What was imported and made so far lives as long as the process: it needn't be looked through again and again.
-
-    Calls leave next to no cycles. Measured (bench/hop.py): 7 % less CPU for each call, p99 3 ms instead of 20.
-    """
-    gc.freeze()
-    gc.set_threshold(GC_EVERY_OBJECTS, *gc.get_threshold()[1:])
