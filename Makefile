@@ -5,7 +5,7 @@ PACKAGES := shared gateway auth-service tenant-service patient-service notifier 
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint bench lock clean-data
+.PHONY: help up test lint bench bench-growth lock clean-data
 
 help: ## what can be done here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,7 +23,7 @@ up: $(INSTALLED) ## run everything on this machine: PostgreSQL, Redis protocol s
 
 test: $(INSTALLED) ## every test: unit, service and end to end, against real servers that it starts itself
 	@failed=0; \
-	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile $(PACKAGES) || failed=1; \
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile $(PACKAGES) bench || failed=1; \
 	$(VENV)/bin/python -m pytest tests-e2e || failed=1; \
 	exit $$failed
 
@@ -33,8 +33,11 @@ lint: $(INSTALLED) ## ruff, mypy --strict, import contracts
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
 
-bench: $(INSTALLED) ## measure an embedded stack of its own; writes bench/results.md
+bench: $(INSTALLED) ## measure an embedded stack of its own (about 15 min; needs wrk); writes bench/results.md
 	@$(VENV)/bin/python bench/run.py
+
+bench-growth: $(INSTALLED) ## measure how it grows with practices and patients; writes bench/growth.md and growth.svg
+	@$(VENV)/bin/python bench/growth.py
 
 lock: $(INSTALLED) ## pin requirements anew from the pyproject.toml files
 	@$(VENV)/bin/pip install --quiet uv

@@ -1,0 +1,36 @@
+"""Rounds: all cases of a group in turn, again and again, so that subject and limit meet the same moments."""
+
+import resource
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from measured import Measured
+from stand import Stand
+
+LOAD = "load"
+"""What sends the requests, as a part beside the stack's."""
+
+Case = Callable[[], Measured]
+Rounds = dict[str, list[Measured]]
+
+
+def alternate(stand: Stand, cases: Mapping[str, Case], rounds: int) -> Rounds:
+    """Runs every case so many times, one after the other."""
+    found: Rounds = {name: [] for name in cases}
+    for _ in range(rounds):
+        for name, case in cases.items():
+            found[name].append(observed(stand, case))
+    return found
+
+
+def observed(stand: Stand, case: Case) -> Measured:
+    """Runs a case against a stack at rest, and sees what each part uses of the processors meanwhile."""
+    stand.wait_idle()
+    before = _cpu_s(stand)
+    measured = case()
+    return replace(measured, cpu_s={part: after_s - before[part] for part, after_s in _cpu_s(stand).items()})
+
+
+def _cpu_s(stand: Stand) -> dict[str, float]:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return {**stand.cpu_s(), LOAD: sum(one.ru_utime + one.ru_stime for one in used)}

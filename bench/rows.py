@@ -1,0 +1,36 @@
+"""The rows of `make bench`, in the order of its table: what is measured, and indented what it is measured against."""
+
+from enum import StrEnum
+
+
+class Row(StrEnum):
+    """A row's name. Indented: a limit or a peer."""
+
+    LIST_20 = "list of 20, one practice"
+    LIST_20_PLAIN = "↳ list of 20, the ordinary stack"
+    LIST_20_NGINX = "↳ list of 20, nginx proxying the same bytes"
+    LIST_20_SQL = "↳ list of 20, pgbench with our statement, 8 clients"
+    LIST_20_USUAL_SQL = "↳ list of 20, pgbench with `json_build_object`, 8 clients"
+    LIST_1000 = "list of 1,000, one practice"
+    LIST_1000_EIGHT = "list of 1,000, 8 practices"
+    LIST_1000_PLAIN = "↳ list of 1,000, the ordinary stack"
+    LIST_1000_SQL_ALONE = "↳ list of 1,000, pgbench with our statement, 1 client"
+    LIST_1000_SQL = "↳ list of 1,000, pgbench with our statement, 8 clients"
+    LIST_1000_USUAL_SQL = "↳ list of 1,000, pgbench with `json_build_object`, 8 clients"
+    READ = "read one, one practice"
+    READ_PLAIN = "↳ read one, the ordinary stack"
+    READ_NGINX = "↳ read one, nginx proxying the same bytes"
+    INSERT = "insert, one practice"
+    INSERT_EIGHT = "insert, 8 practices"
+    INSERT_PLAIN = "↳ insert, the ordinary stack"
+    INSERT_SQL_ALONE = "↳ insert, pgbench with our statement, 1 client"
+    INSERT_SQL = "↳ insert, pgbench with our statement, 8 clients"
+    LOG_IN = "log-in, 8 clients"
+    LOG_IN_BARE = "↳ log-in, bare bcrypt on all cores"
+    SIGN_UP = "sign-up, 1 client"
+    SIGN_UP_CROWD = "sign-up, 50 at once"
+    MANY_ONE = "list of 20, one practice, again"
+    MANY_60 = "list of 20, 60 practices"
+    MANY_UNIFORM = "list of 20, all practices alike"
+    MANY_SKEWED = "list of 20, all practices, skewed"
+    JOURNEY = "mixed journey, 60 practices"

@@ -1,0 +1,182 @@
+"""What is measured: an embedded stack of its own in a temporary folder, and what its processes take of the machine."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg2
+
+GOWEBBO = Path(sys.executable).with_name("gowebbo")
+REST_S = 5.0
+"""After the start, before memory is measured: what the start-up needed is given back by then."""
+IDLE_CORES, IDLE_LIMIT_S = 0.15, 15.0
+"""A stack at rest uses less; the wait for it ends anyway, since a vacuum may take long."""
+STOP_S = 120.0
+"""Thousands of backends and databases take their time to stop."""
+
+
+@dataclass(frozen=True)
+class Stand:
+    """A running stack."""
+
+    port: int
+    home: Path
+    pid: int
+    status: dict[str, Any]
+    ready_s: float
+
+    @property
+    def dsn(self) -> str:
+        """PostgreSQL's superuser."""
+        return str(self.status["postgres"]["dsn"])
+
+    @contextmanager
+    def sql(self, database: str) -> Iterator[Any]:
+        """A cursor as PostgreSQL's superuser; each statement is a transaction."""
+        connection = psycopg2.connect(urlunsplit(urlsplit(self.dsn)._replace(path=f"/{database}")))
+        connection.autocommit = True
+        try:
+            with connection.cursor() as cursor:
+                yield cursor
+        finally:
+            connection.close()
+
+    def connections(self) -> int:
+        """Connections to PostgreSQL that the services hold."""
+        with self.sql("postgres") as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            )
+            return int(cursor.fetchone()[0])
+
+    def processes(self) -> dict[str, list[int]]:
+        """The process ids of each part, descendants included; the supervisor alone, since all others are its own."""
+        parts: dict[str, list[int]] = {"supervisor": [self.pid]}
+        for name, entry in self.status.items():
+            parts.setdefault(name.rstrip("-0123456789"), []).extend(tree([entry["pid"]]))
+        return parts
+
+    def memory_mb(self) -> dict[str, float]:
+        """Each part's share of memory (PSS): what processes share is divided among them."""
+        return {name: sum(map(_pss_mb, pids)) for name, pids in self.processes().items()}
+
+    def wait_idle(self) -> None:
+        """Until nothing of the last load is left to do: a log-in whose client has hung up is still hashed."""
+        deadline = time.monotonic() + IDLE_LIMIT_S
+        while time.monotonic() < deadline:
+            before_s, began = sum(self.cpu_s().values()), time.monotonic()
+            time.sleep(0.3)
+            if sum(self.cpu_s().values()) - before_s < IDLE_CORES * (time.monotonic() - began):
+                return
+
+    def cpu_s(self) -> dict[str, float]:
+        """The processors' time that each part has used so far."""
+        return {name: sum(map(_cpu_s, pids)) for name, pids in self.processes().items()}
+
+
+@contextmanager
+def temporary_home() -> Iterator[Path]:
+    """A folder for a stack's data."""
+    with tempfile.TemporaryDirectory(prefix="gowebbo-bench-") as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def running_stack(home: Path, **settings: object) -> Iterator[Stand]:
+    """A stack with these settings and the data in `home`, until the context ends."""
+    port = free_port()
+    environment = {**os.environ, **{name: str(value) for name, value in settings.items()}}
+    environment |= {"GOWEBBO_HOME": str(home / "data"), "PORT": str(port)}
+    started = time.perf_counter()
+    with (home / "up.log").open("w") as log:
+        up = subprocess.Popen([GOWEBBO, "up"], env=environment, stdout=log, stderr=log, cwd=home)
+        try:
+            _wait_ready(up, port)
+            ready_s = time.perf_counter() - started
+            status = subprocess.check_output([GOWEBBO, "status", "--json"], env=environment, cwd=home)
+            time.sleep(REST_S)
+            yield Stand(port, home, up.pid, json.loads(status), ready_s)
+        finally:
+            up.send_signal(signal.SIGTERM)
+            up.wait(timeout=STOP_S)
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def wait_for_listener(connect: Callable[[], socket.socket], *, timeout_s: float = 30) -> None:
+    """Until somebody takes this connection. Raises the last OSError when that takes longer."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            connect().close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _wait_ready(up: subprocess.Popen[bytes], port: int, *, timeout_s: float = 120) -> None:
+    """Until /readyz is 200. Raises RuntimeError when the stack ends or takes longer."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline and up.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.02)
+    raise RuntimeError("the stack did not become ready")
+
+
+def tree(pids: Iterable[int]) -> list[int]:
+    """These processes and all their descendants, on Linux."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue  # it ended while we looked
+        children.setdefault(parent, []).append(int(stat.parent.name))
+    found, waiting = [], list(pids)
+    while waiting:
+        pid = waiting.pop()
+        found.append(pid)
+        waiting += children.get(pid, [])
+    return found
+
+
+def _cpu_s(pid: int) -> float:
+    """User and system time; 0 for a process that has ended."""
+    try:
+        user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    except OSError:
+        return 0.0
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def _pss_mb(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
