@@ -14,6 +14,8 @@ PATIENT = json.dumps({"name": "Patient A", "age": 30, "mobile": "9876543210"}).e
 PATIENTS = "/api/v1/patients"
 LIST_20 = f"{PATIENTS}?limit=20"
 LIST_1000 = f"{PATIENTS}?limit=1000"
+PATIENTS_EACH = 21
+"""So that a list of 20 has a next page."""
 EMPTY_PRACTICE_BYTES = 8_000_000
 """On disk, of which PostgreSQL's own catalogues take nearly all."""
 

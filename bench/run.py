@@ -16,15 +16,13 @@ import machine
 import wrk
 from limits import nginx_program, nginx_proxying
 from peer import running_peer
-from practices import LIST_20, PATIENTS, Practice, make, some_patients
+from practices import LIST_20, PATIENTS, PATIENTS_EACH, Practice, make, some_patients
 from report import Findings, rendered
 from rounds import alternate
 from rows import Row
 from stand import Stand, running_stack, temporary_home
 
 RESULTS = Path(__file__).with_name("results.md")
-PATIENTS_EACH = 21
-"""So that a list of 20 has a next page."""
 SERVICES_CONNECTIONS = 300
 """Of PostgreSQL's max_connections: for everything but the practices."""
 SETTINGS = {"TOKEN_EXPIRE_IN": "24hr"}

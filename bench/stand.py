@@ -67,7 +67,7 @@ class Stand:
         """The process ids of each part, descendants included; the supervisor alone, since all others are its own."""
         parts: dict[str, list[int]] = {"supervisor": [self.pid]}
         for name, entry in self.status.items():
-            parts.setdefault(name.rstrip("-0123456789"), []).extend(tree([entry["pid"]]))
+            parts[name] = tree(entry.get("pids") or [entry["pid"]])
         return parts
 
     def memory_mb(self) -> dict[str, float]:
@@ -82,6 +82,13 @@ class Stand:
             time.sleep(0.3)
             if sum(self.cpu_s().values()) - before_s < IDLE_CORES * (time.monotonic() - began):
                 return
+
+    def busy_at_rest(self) -> float:
+        """Cores that the stack uses while nobody asks it for anything."""
+        self.wait_idle()
+        before_s, began = sum(self.cpu_s().values()), time.monotonic()
+        time.sleep(REST_S)
+        return (sum(self.cpu_s().values()) - before_s) / (time.monotonic() - began)
 
     def cpu_s(self) -> dict[str, float]:
         """The processors' time that each part has used so far."""
