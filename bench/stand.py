@@ -64,11 +64,10 @@ class Stand:
             return int(cursor.fetchone()[0])
 
     def processes(self) -> dict[str, list[int]]:
-        """The process ids of each part, descendants included; the supervisor alone, since all others are its own."""
-        parts: dict[str, list[int]] = {"supervisor": [self.pid]}
-        for name, entry in self.status.items():
-            parts[name] = tree(entry.get("pids") or [entry["pid"]])
-        return parts
+        """The process ids of each part with their descendants; the supervisor's are those that are no other part's."""
+        parts = {name: tree(entry.get("pids") or [entry["pid"]]) for name, entry in self.status.items()}
+        others = {pid for pids in parts.values() for pid in pids}
+        return {"supervisor": [pid for pid in tree([self.pid]) if pid not in others], **parts}
 
     def memory_mb(self) -> dict[str, float]:
         """Each part's share of memory (PSS): what processes share is divided among them."""
