@@ -1,14 +1,18 @@
 """Rounds: all cases of a group in turn, again and again, so that subject and limit meet the same moments."""
 
+import os
 import resource
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from measured import Measured
 from stand import Stand
 
 LOAD = "load"
 """What sends the requests, as a part beside the stack's."""
+OTHERS = "others"
+"""Every other process of the machine, and what the host takes from it."""
 
 Case = Callable[[], Measured]
 Rounds = dict[str, list[Measured]]
@@ -33,4 +37,12 @@ def observed(stand: Stand, case: Case) -> Measured:
 
 def _cpu_s(stand: Stand) -> dict[str, float]:
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return {**stand.cpu_s(), LOAD: sum(one.ru_utime + one.ru_stime for one in used)}
+    parts = {**stand.cpu_s(), LOAD: sum(one.ru_utime + one.ru_stime for one in used)}
+    return {**parts, OTHERS: _machine_cpu_s() - sum(parts.values())}
+
+
+def _machine_cpu_s() -> float:
+    """What all processes and the host have used since the machine started; proc_stat(5)."""
+    user, nice, system, *rest = map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:])
+    steal = rest[4]
+    return (user + nice + system + steal) / os.sysconf("SC_CLK_TCK")

@@ -6,13 +6,13 @@ import pytest
 from load import OpenLoop
 from measured import Measured, of_latencies
 from report import Findings, rendered
-from rounds import LOAD
+from rounds import LOAD, OTHERS
 from rows import Row
 
 
 def findings(*, nginx: bool = True) -> Findings:
     """Everything takes as long as everything else, but nginx three times less."""
-    cpu_s = {"gateway": 0.3, "patient-service": 0.3, "postgres": 0.2, LOAD: 0.1}
+    cpu_s = {"gateway": 0.3, "patient-service": 0.3, "postgres": 0.2, LOAD: 0.1, OTHERS: 0.1}
     rounds = [Measured(1000.0, 4000, 4.0, 9.0, 0, cpu_s)] * 3
     measured = {row: rounds for row in Row if nginx or "nginx" not in row}
     if nginx:
@@ -50,6 +50,7 @@ def test_every_row_is_shown_with_its_figures():
 
     for row in set(Row) - {Row.LIST_20_NGINX}:
         assert f"| {row} | 1,000 | 4.0 | 9.0 | 0 |" in text
+    assert "had no part in it took 10%" in text
     assert re.search(r"\| read one, one practice \| 75 \| 75 \| 50 \| 25 \| 225 \|", text)
 
 
