@@ -12,7 +12,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from gateway_stand import PRACTICE, Signer, Stand, base64url, eventually
+from gateway_stand import PERSON, PRACTICE, Signer, Stand, base64url, eventually
 
 PATIENTS = "/api/v1/patients"
 STRANGER = Signer()
@@ -283,3 +283,15 @@ def _status(stand: Stand, token: str) -> int:
 def _refused(stand: Stand, headers: dict[str, str]):
     answer = stand.client.get(PATIENTS, headers=headers)
     return answer if answer.status_code == 401 else None
+
+
+def test_a_known_caller_is_signed_as_each_call_and_token_say(make_stand) -> None:
+    """What was remembered of a session serves only calls that are the same in everything that is signed."""
+    stand = make_stand(trusted_proxies="127.0.0.0/8")
+    tokens = [stand.bearer(), stand.bearer(role="clinician"), stand.bearer(sub="0199aaaa-0000-7000-8000-0000000000aa")]
+    asked = [(token, address) for token in tokens for address in ("192.0.2.1", "192.0.2.2")] * 2
+    for token, address in asked:
+        assert stand.client.get(PATIENTS, headers={**token, "X-Forwarded-For": address}).status_code == 200
+    signed = [(call.caller.role, call.caller.user_id, call.caller.client_address) for call in stand.patient.calls]
+    whose = [("owner", PERSON), ("clinician", PERSON), ("owner", "0199aaaa-0000-7000-8000-0000000000aa")]
+    assert signed == [(*person, address) for person in whose for address in ("192.0.2.1", "192.0.2.2")] * 2
