@@ -24,7 +24,7 @@ class Line:
         self._retries = MAX_SAVED_RETRIES
 
     async def call(
-        self, method: str, target: bytes, *, headers: Sequence[Header], context: bytes, body: Body
+        self, method: str, target: bytes, *, headers: Sequence[Header], context: bytes = b"", body: Body
     ) -> Answer:
         """The service's answer. Raises UnavailableError, UpstreamFailedError or MalformedRequestError.
 

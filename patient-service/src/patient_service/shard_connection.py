@@ -27,6 +27,7 @@ _TEXT_AS_BYTES = extensions.new_type((_TEXT_OID,), "TEXT_AS_BYTES", extensions.B
 
 Parameters = Mapping[str, object] | Sequence[object]
 Row = tuple[Any, ...]
+Rows = asyncio.Future[list[Row]]
 
 
 class Prepared(NamedTuple):
@@ -57,7 +58,8 @@ class ShardConnection:
         self._raw = raw
         self._fd = raw.fileno()
         self._loop = asyncio.get_running_loop()
-        self._ended: asyncio.Future[None] | None = None
+        self._rows: Rows | None = None
+        self._is_kept_back = False
         self._cursor: extensions.cursor | None = None
         self._prepared: set[str] = set()
         self._preparing: str | None = None
@@ -66,6 +68,7 @@ class ShardConnection:
         self._readable = select.poll()
         self._readable.register(self._fd, select.POLLIN)
         self.on_close: Callable[[], None] = _nothing
+        self.on_free: Callable[[], None] = _nothing
         # Watched also while idle: a connection that the server ends is known to be closed at once.
         self._loop.add_reader(self._fd, self._read_on)
 
@@ -94,7 +97,7 @@ class ShardConnection:
     @property
     def busy(self) -> bool:
         """Whether a statement has not ended yet."""
-        return self._ended is not None
+        return self._rows is not None
 
     @property
     def closed(self) -> bool:
@@ -111,19 +114,35 @@ class ShardConnection:
 
     async def fetch(self, statement: Statement, parameters: Parameters) -> list[Row]:
         """The rows of one statement. Raises psycopg2.Error; its `pgcode` is None if the connection is lost."""
+        rows: Rows = self._loop.create_future()
+        self.begin(statement, parameters, rows)
+        return await rows
+
+    def begin(self, statement: Statement, parameters: Parameters, rows: Rows) -> None:
+        """Sends a statement; `rows` will be its rows, or its fault as `fetch` raises it.
+
+        `on_free` is called when the statement has ended, before whoever awaits `rows` goes on: another one can be on
+        its way to the server meanwhile. Raises what can't be sent, and stays free then.
+        """
         assert not self.busy
         text, preparing = self._text_of(statement)
         cursor = self._raw.cursor()
         cursor.execute(text, parameters)
         self._preparing = preparing
-        ended = self._ended = self._loop.create_future()
+        self._rows = rows
         self._cursor = cursor  # kept until drained: the connection itself holds it only weakly
         self._advance()
         self._limit_at = self._loop.time() + STATEMENT_LIMIT_S
         if self._limit is None:
             self._limit = self._loop.call_at(self._limit_at, self._check_limit)
-        await ended
-        return cursor.fetchall()
+
+    def carries(self, rows: Rows) -> bool:
+        """Whether the statement of these rows hasn't ended yet."""
+        return self._rows is rows
+
+    def keep_back(self) -> None:
+        """`on_free` isn't called any more until `settle` is through."""
+        self._is_kept_back = True
 
     def _check_limit(self) -> None:
         """Ends a statement that takes too long. One timer serves many statements: each its own costs 2 µs."""
@@ -145,8 +164,10 @@ class ShardConnection:
 
     async def settle(self) -> None:
         """Waits until an abandoned statement has ended; cancels and closes if that takes long."""
+        self.keep_back()
         try:
             if await self._ends_within(SETTLE_S):
+                self._is_kept_back = False
                 return
             async with asyncio.timeout(CANCEL_LIMIT_S):
                 await _cancel_statement(self._raw)
@@ -160,12 +181,12 @@ class ShardConnection:
         self.close()
 
     async def _ends_within(self, limit_s: float) -> bool:
-        if self._ended is None:
+        if self._rows is None:
             return True
-        self._ended = ended = self._loop.create_future()
-        ended.add_done_callback(asyncio.Future.exception)  # looked at: whom it concerned is gone
-        await asyncio.wait((ended,), timeout=limit_s)
-        return self._ended is None
+        self._rows = rows = self._loop.create_future()
+        rows.add_done_callback(asyncio.Future.exception)  # looked at: whom it concerned is gone
+        await asyncio.wait((rows,), timeout=limit_s)
+        return self._rows is None
 
     def close(self) -> None:
         """Ends the connection, and a statement in progress with an error. May be called twice."""
@@ -180,7 +201,7 @@ class ShardConnection:
             return
         if state == extensions.POLL_WRITE:
             self._loop.add_writer(self._fd, self._write_on)
-        elif state == extensions.POLL_OK and self._ended is not None:
+        elif state == extensions.POLL_OK and self._rows is not None:
             self._end(None)
 
     def _read_on(self) -> None:
@@ -189,9 +210,9 @@ class ShardConnection:
         uvloop's libuv tells of a connection that was reset once and stops watching it: all that is left is read now,
         to the end, or nobody would learn of it.
         """
-        was_busy = self.busy
+        carried = self._rows
         self._advance()
-        if was_busy and not self.busy:
+        if carried is not None and not self.carries(carried):
             return  # as a rule; a reset in the same moment is seen by `still_open`
         while self._fd >= 0 and any(event & _RESET for _, event in self._readable.poll(0)):
             self._advance()
@@ -201,18 +222,26 @@ class ShardConnection:
         self._advance()
 
     def _end(self, fault: psycopg2.Error | None) -> None:
-        ended, self._ended, self._cursor = self._ended, None, None
+        rows, self._rows = self._rows, None
+        cursor, self._cursor = self._cursor, None
         preparing, self._preparing = self._preparing, None
+        found: list[Row] = []
         if fault is None:
+            assert cursor is not None
+            found = cursor.fetchall() if cursor.description else []
             if preparing is not None:
                 self._prepared.add(preparing)
         elif fault.pgcode is None or self._raw.closed or preparing is not None:
             self._close()  # lost; or nobody knows whether the statement was prepared before it failed
-        if ended is not None and not ended.done():
+        if rows is None:
+            return
+        if not rows.done():
             if fault is None:
-                ended.set_result(None)
+                rows.set_result(found)
             else:
-                ended.set_exception(fault)
+                rows.set_exception(fault)
+        if self._fd >= 0 and not self._is_kept_back:
+            self.on_free()
 
     def _close(self) -> None:
         if self._fd < 0:

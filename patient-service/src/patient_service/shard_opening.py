@@ -27,10 +27,21 @@ _SERVER_FULL = "53300"
 _NOT_HERE = frozenset({_WRONG_PASSWORD, "28000", "3D000", "42501", "55000"})
 """No such role or database, no right to connect, closed to connections: the directory knows where the shard is now."""
 _STAMP = "SELECT current_setting(%s, true)"
+_PLANNING = {
+    # Each statement is planned once a session. PostgreSQL would plan lists of a large practice anew each time: it takes
+    # an unknown LIMIT for a tenth of the table. 92 instead of 225 µs for 20 of 10^6 patients, 148 instead of 184 of 50.
+    "plan_cache_mode": "force_generic_plan",
+    # All of them go down an index, in its order: the only plan that suits every practice and every limit.
+    "enable_seqscan": "off",
+    "enable_sort": "off",
+    "jit": "off",
+}
 _SESSION = {
     "application_name": "gowebbo-patient-service",
     "client_encoding": "UTF8",
-    "options": "-c TimeZone=UTC -c DateStyle=ISO",
+    "options": " ".join(
+        f"-c {name}={value}" for name, value in {"TimeZone": "UTC", "DateStyle": "ISO", **_PLANNING}.items()
+    ),
     "require_auth": "scram-sha-256",  # a false server gets no password out of us, and learns nothing from trust
     "gssencmode": "disable",  # would look for tickets, blocking
     "keepalives_idle": 30,

@@ -1,12 +1,14 @@
 """Who may use which connection when: a fair queue for each practice, one opening at a time, within the budgets.
 
-A practice with many calls waits in its own queue only. Where the budget is smaller than the practices at work, each
+A practice with many calls waits in its own queue only: the next statement is on its way to the server before the
+caller of the last one goes on. Where the budget is smaller than the practices at work, each
 keeps its connection for a short turn and then queues again.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,7 +22,7 @@ from patient_service.exceptions import (
 )
 from patient_service.server_slots import ServerSlots
 from patient_service.servers import Server, Servers
-from patient_service.shard_connection import Parameters, Row, ShardConnection, Statement
+from patient_service.shard_connection import Parameters, Row, Rows, ShardConnection, Statement
 from patient_service.shard_opening import Shard, ShardOpener
 from shared.errors import ServiceError
 from shared.logs import describe_fault, get_logger
@@ -44,11 +46,17 @@ class PoolLimits(NamedTuple):
     idle_s: float
 
 
-class _Turn(NamedTuple):
-    """A call that waits for a connection, until `ends` (the loop's time) at most."""
+class _Call:
+    """A statement that somebody wants executed. It waits for a connection until `ends` (the loop's time) at most."""
 
-    given: "asyncio.Future[ShardConnection]"
-    ends: float
+    __slots__ = ("connection", "ends", "parameters", "rows", "statement")
+
+    def __init__(self, statement: Statement, parameters: Parameters, rows: Rows) -> None:
+        self.statement = statement
+        self.parameters = parameters
+        self.rows = rows
+        self.ends = 0.0
+        self.connection: ShardConnection | None = None
 
 
 class _Lane:
@@ -62,7 +70,7 @@ class _Lane:
         self.slots = _NO_SLOTS
         self.connections: set[ShardConnection] = set()
         self.idle: list[ShardConnection] = []
-        self.waiting: deque[_Turn] = deque()
+        self.waiting: deque[_Call] = deque()
         self.limit: asyncio.TimerHandle | None = None
         self.opening = 0
         self.turn_ends = 0.0
@@ -110,15 +118,21 @@ class ShardPool:
         lane = self._lanes.get((practice_id, shard))
         if lane is None:
             lane = self._lanes[practice_id, shard] = _Lane(Shard.of(practice_id, shard))
-        connection = self._idle_connection(lane) or await self._turn(lane)
+        call = _Call(statement, parameters, lane.loop.create_future())
+        connection = self._idle_connection(lane)
+        if connection is None:
+            self._queue(lane, call)
+        elif not _begin(connection, call):
+            self._pass_on(lane, connection)
         try:
-            return await connection.fetch(statement, parameters)
+            return await call.rows
         except psycopg2.Error as fault:
             error = statement_error(fault)
             _log.warning("statement_failed", sqlstate=fault.pgcode, shard=shard, error=error.error)
             raise error from fault
-        finally:
-            self._give_back(lane, connection)
+        except asyncio.CancelledError:
+            self._abandon(lane, call)
+            raise
 
     async def expire(self) -> None:
         """Closes connections that were not used for long; runs as a task."""
@@ -146,32 +160,28 @@ class ShardPool:
                 return connection
         return None
 
-    async def _turn(self, lane: _Lane) -> ShardConnection:
-        """Waits in the practice's queue, first come first served. Raises PracticeBusyError, or why there is none."""
+    def _queue(self, lane: _Lane, call: _Call) -> None:
+        """Lets a call wait in its practice's queue, first come first served. Raises PracticeBusyError."""
         if len(lane.waiting) >= self._limits.queue:
             raise PracticeBusyError
         self._lanes[lane.key] = lane  # again, if its only connection turned out to be closed just now
-        turn = _Turn(lane.loop.create_future(), lane.loop.time() + self._limits.wait_s)
-        lane.waiting.append(turn)
+        call.ends = lane.loop.time() + self._limits.wait_s
+        lane.waiting.append(call)
         self._grow(lane)
         if lane.limit is None:
-            lane.limit = lane.loop.call_at(turn.ends, _refuse_late, lane)
-        try:
-            return await turn.given
-        except asyncio.CancelledError:
-            if turn.given.cancelled():
-                if turn in lane.waiting:
-                    lane.waiting.remove(turn)
-            elif turn.given.exception() is None:
-                self._give_back(lane, turn.given.result())  # handed over in the moment its caller went away
-            raise
+            lane.limit = lane.loop.call_at(call.ends, _refuse_late, lane)
 
-    def _give_back(self, lane: _Lane, connection: ShardConnection) -> None:
-        """Hands the connection to whoever is next: a call of this practice, or another practice by its slot."""
-        if connection.busy:
+    def _abandon(self, lane: _Lane, call: _Call) -> None:
+        """Nobody waits for a call any more: it leaves the queue, or its statement must end before the next begins."""
+        connection = call.connection
+        if call.rows.done() and not call.rows.cancelled():
+            call.rows.exception()  # looked at: nobody else will
+        if connection is None:
+            with suppress(ValueError):  # it may have been passed over already
+                lane.waiting.remove(call)
+        elif connection.carries(call.rows):
+            connection.keep_back()
             self._spawn(self._settle(lane, connection))
-        elif not connection.closed:
-            self._pass_on(lane, connection)
 
     def _pass_on(self, lane: _Lane, connection: ShardConnection) -> None:
         now = lane.loop.time()
@@ -179,9 +189,10 @@ class ShardPool:
             connection.close()
             return
         while lane.waiting:
-            given = lane.waiting.popleft().given
-            if not given.done():
-                given.set_result(connection)
+            call = lane.waiting.popleft()
+            if not call.rows.done() and _begin(connection, call):
+                return
+            if connection.closed:
                 return
         lane.idle.append(connection)
         lane.slots.rest(connection, now=now)
@@ -243,6 +254,7 @@ class ShardPool:
         lane.connections.add(connection)
         lane.turn_ends = lane.loop.time() + TURN_S
         connection.on_close = partial(self._forget, lane, connection)
+        connection.on_free = partial(self._pass_on, lane, connection)
         if connection.closed:  # in the moment after its stamp was read, unnoticed by anybody
             self._forget(lane, connection)
         else:
@@ -275,19 +287,32 @@ class ShardPool:
         task.add_done_callback(self._tasks.discard)
 
 
+def _begin(connection: ShardConnection, call: _Call) -> bool:
+    """Sends a call's statement. False if it can't be sent, which its caller is told."""
+    try:
+        connection.begin(call.statement, call.parameters, call.rows)
+    except Exception as fault:  # noqa: BLE001 - raised where the call is
+        call.rows.set_exception(fault)
+        if connection.closed:
+            connection.close()  # so that its slot is free
+        return False
+    call.connection = connection
+    return True
+
+
 def _refuse_late(lane: _Lane) -> None:
     """Refuses who waited too long. One timer for a practice: the first in turn is due first."""
     lane.limit = None
     while lane.waiting and lane.waiting[0].ends <= lane.loop.time():
-        given = lane.waiting.popleft().given
-        if not given.done():
-            given.set_exception(PracticeBusyError())
+        rows = lane.waiting.popleft().rows
+        if not rows.done():
+            rows.set_exception(PracticeBusyError())
     if lane.waiting:
         lane.limit = lane.loop.call_at(lane.waiting[0].ends, _refuse_late, lane)
 
 
 def _fail_waiting(lane: _Lane, error: ServiceError) -> None:
     while lane.waiting:
-        given = lane.waiting.popleft().given
-        if not given.done():
-            given.set_exception(type(error)())  # one each: a raised exception remembers where it went
+        rows = lane.waiting.popleft().rows
+        if not rows.done():
+            rows.set_exception(type(error)())  # one each: a raised exception remembers where it went
