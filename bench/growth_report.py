@@ -7,7 +7,7 @@ from measured import Measured
 from plot import log_x_plot
 from practices import PATIENTS_EACH
 from processes import PRACTICES, Choice
-from rounds import LOAD
+from rounds import LOAD, taken_by_others
 from tables import figure, table
 
 KINDS = ("list of 20", "list of 20, late page", "read one", "insert")
@@ -135,6 +135,7 @@ def _memory(growth: Growth) -> list[str]:
         figures = [step.connections, *parts, 100 * step.busy_at_rest, *used_us]
         return [*_named(step), *(figure(value, 0) for value in figures)]
 
+    share = taken_by_others(run for step in growth.steps for run in (step.uniform, step.skewed))
     head = [*_NAMED, "connections held", *(f"{part} MB" for part in (*_PARTS, "whole stack"))]
     head += ["at rest, % of a core", *(f"{part} µs" for part in (*_PARTS, LOAD))]
     return [
@@ -142,6 +143,7 @@ def _memory(growth: Growth) -> list[str]:
         "",
         "Memory (PSS) after the load; microseconds of the processors' time for one call, uniform.",
         f"A practice with {PATIENTS_EACH} patients takes {figure(growth.practice_disk_mb)} MB of disk.",
+        f"Of all that the processors did, programs that had no part in it took {share:.0%}.",
         "",
         *table(head, map(cells, growth.steps)),
     ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from goals import verdicts
 from load import OpenLoop
 from measured import Measured, median_of, percentile
-from rounds import LOAD, OTHERS, Rounds
+from rounds import LOAD, OTHERS, Rounds, taken_by_others
 from rows import Row
 from tables import figure, table
 
@@ -109,21 +109,16 @@ def _processor(findings: Findings) -> list[str]:
         used.append(sum(cpu_s for part, cpu_s in one.cpu_s.items() if part != OTHERS))
         return [row, *(figure(cpu_s / one.calls * 1e6, 0) for cpu_s in used)]
 
-    rows = [cells(row, median_of(rounds[row])) for row in _SPLIT if row in rounds]
+    known = {row: median_of(rounds[row]) for row in _SPLIT if row in rounds}
+    rows, share = [cells(row, one) for row, one in known.items()], taken_by_others(known.values())
     return [
         "## Processor",
         "",
         "Microseconds of the processors' time for one call; “all” also counts the stack's other parts.",
-        f"Of all that was used during these rows, programs that had no part in it took {_taken_by_others(rounds):.0%}.",
+        f"Of all that was used during these rows, programs that had no part in it took {share:.0%}.",
         "",
         *table(["", *_SPLIT_PARTS, "all"], rows),
     ]
-
-
-def _taken_by_others(rounds: Rounds) -> float:
-    """A share. Where it is large, the machine was not ours and rates are too low."""
-    used = [median_of(rounds[row]).cpu_s for row in _SPLIT if row in rounds]
-    return sum(one.get(OTHERS, 0.0) for one in used) / sum(sum(one.values()) for one in used)
 
 
 def _start_and_memory(findings: Findings) -> list[str]:

@@ -2,7 +2,7 @@
 
 import os
 import resource
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +33,12 @@ def observed(stand: Stand, case: Case) -> Measured:
     before = _cpu_s(stand)
     measured = case()
     return replace(measured, cpu_s={part: after_s - before[part] for part, after_s in _cpu_s(stand).items()})
+
+
+def taken_by_others(runs: Iterable[Measured]) -> float:
+    """The share of those who had no part in it, of all that was used: where it is large, rates are too low."""
+    used = [one.cpu_s for one in runs]
+    return sum(one.get(OTHERS, 0.0) for one in used) / sum(sum(one.values()) for one in used)
 
 
 def _cpu_s(stand: Stand) -> dict[str, float]:
