@@ -12,7 +12,7 @@ import pytest
 from patient_practices import SHARD_KEY, Practice, ShardServer, eventually
 
 from patient_service import shard_connection
-from patient_service.shard_connection import ConnectError, Prepared, ShardConnection
+from patient_service.shard_connection import ConnectError, FutureRows, Prepared, ShardConnection
 from shared.shards import shard_password
 
 pytestmark = pytest.mark.anyio
@@ -298,3 +298,31 @@ async def test_an_abandoned_first_use_is_remembered_as_prepared(connection: Shar
     await asyncio.gather(call, return_exceptions=True)
     await connection.settle()
     assert await connection.fetch(ECHO, {"said": "mine"}) == [(b"mine",)]
+
+
+async def test_the_next_statement_may_be_sent_before_the_rows_of_the_last_are_taken(connection: ShardConnection):
+    first: FutureRows = asyncio.get_running_loop().create_future()
+    second: FutureRows = asyncio.get_running_loop().create_future()
+
+    def send_second() -> None:
+        connection.on_free = lambda: None
+        connection.begin("SELECT 'second'", (), second)
+
+    connection.on_free = send_second
+    connection.begin("SELECT 'first'", (), first)
+    assert await first == [(b"first",)]
+    assert connection.carries(second)
+    assert await second == [(b"second",)]
+
+
+async def test_nobody_is_told_of_a_free_connection_while_an_abandoned_statement_settles(connection: ShardConnection):
+    told = []
+    connection.on_free = lambda: told.append("free")
+    call = asyncio.create_task(connection.fetch("SELECT 1 FROM pg_sleep(0.05)", ()))
+    await asyncio.sleep(0)
+    call.cancel()
+    connection.keep_back()
+    await connection.settle()
+    assert (told, connection.busy, connection.closed) == ([], False, False)
+    assert await connection.fetch("SELECT 1", ()) == [(1,)]
+    assert told == ["free"]

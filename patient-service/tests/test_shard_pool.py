@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import httpx
+import psycopg2
 import pytest
 from patient_practices import (
     JOHN,
@@ -326,6 +327,43 @@ async def test_a_connection_that_is_lost_just_after_opening_is_replaced(
     assert await service.names(practice) == []
     assert pool_of(service).opened == 2
     await at_rest(pool_of(service))
+
+
+async def test_a_connection_that_breaks_as_a_statement_is_sent_is_forgotten(
+    service: PatientClient, practice: Practice, monkeypatch: pytest.MonkeyPatch
+):
+    """Were it kept as idle, making room for another practice would never come to an end."""
+    await service.names(practice)
+    begin_really = ShardConnection.begin
+
+    def break_first(connection: ShardConnection, *call) -> None:
+        monkeypatch.setattr(ShardConnection, "begin", begin_really)
+        connection._raw.close()
+        raise psycopg2.OperationalError
+
+    monkeypatch.setattr(ShardConnection, "begin", break_first)
+    assert (await service.call(practice, "GET")).status_code == 503
+    assert (pool_of(service).slots["a"].used, pool_of(service).slots["a"].idle) == (0, 0)
+    assert await service.names(practice) == []
+    await at_rest(pool_of(service))
+
+
+async def test_a_statement_that_cant_be_sent_costs_nobody_else_the_connection(
+    service: PatientClient, practice: Practice, shard_server: ShardServer
+):
+    await service.names(practice)
+    pool = pool_of(service)
+    with holding_table(shard_server, practice):
+        first = asyncio.create_task(service.names(practice))
+        await eventually(lambda: not pool.slots["a"].idle)
+        unsendable = asyncio.create_task(pool.fetch(practice.id, practice.shard, "SELECT %(missing)s", {}))
+        behind = asyncio.create_task(service.names(practice))
+        await eventually(lambda: pool.waiting == 2)
+    assert await asyncio.gather(first, behind) == [[], []]
+    with pytest.raises(KeyError):
+        await unsendable
+    assert pool.opened == 1
+    await at_rest(pool)
 
 
 async def test_closing_the_service_leaves_no_session(

@@ -91,7 +91,7 @@ class Authenticator:
         return caller
 
     def _remember(self, caller: Caller) -> None:
-        if len(self._callers) >= MAX_CALLERS:
+        if len(self._callers) >= MAX_CALLERS and caller.session_id not in self._callers:
             del self._callers[next(iter(self._callers))]
         self._callers[caller.session_id] = caller
 

@@ -70,6 +70,8 @@ class Forwarder:
         waits any more.
         """
         presence: Presence = exchange.scope["extensions"][EXTENSION]
+        if presence.is_gone:
+            raise ClientGoneError
         try:
             with self._deadlines.begin() as deadline:
                 presence.watch(deadline.abandon)

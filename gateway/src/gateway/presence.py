@@ -12,20 +12,18 @@ EXTENSION = "gowebbo.presence"
 class Presence:
     """Of one client's connection, which carries one request at a time."""
 
-    __slots__ = ("_is_gone", "_watcher")
+    __slots__ = ("_watcher", "is_gone")
 
     def __init__(self) -> None:
-        self._is_gone = False
+        self.is_gone = False
         self._watcher: Callable[[], None] | None = None
 
     def watch(self, watcher: Callable[[], None] | None) -> None:
-        """Calls `watcher` when the client goes away, at once if it is gone; None ends the watch."""
+        """Calls `watcher` when the client goes away; None ends the watch."""
         self._watcher = watcher
-        if self._is_gone and watcher:
-            watcher()
 
     def end(self) -> None:
         """The connection is gone."""
-        self._is_gone = True
+        self.is_gone = True
         if self._watcher:
             self._watcher()

@@ -64,8 +64,9 @@ class ServerSlots:
     def evict_longest_idle(self) -> None:
         """Closes the connection that was not used for the longest time, if any is idle."""
         if self._idle:
+            connection, _ = self._idle.popitem(last=False)
             self.evicted += 1
-            next(iter(self._idle)).close()
+            connection.close()
 
     def evict_idle_since(self, before: float) -> None:
         """Closes every connection that was not used since then."""

@@ -27,7 +27,7 @@ _TEXT_AS_BYTES = extensions.new_type((_TEXT_OID,), "TEXT_AS_BYTES", extensions.B
 
 Parameters = Mapping[str, object] | Sequence[object]
 Row = tuple[Any, ...]
-Rows = asyncio.Future[list[Row]]
+FutureRows = asyncio.Future[list[Row]]
 
 
 class Prepared(NamedTuple):
@@ -58,8 +58,8 @@ class ShardConnection:
         self._raw = raw
         self._fd = raw.fileno()
         self._loop = asyncio.get_running_loop()
-        self._rows: Rows | None = None
-        self._is_kept_back = False
+        self._rows: FutureRows | None = None
+        self._is_kept_back = self._is_beginning = False
         self._cursor: extensions.cursor | None = None
         self._prepared: set[str] = set()
         self._preparing: str | None = None
@@ -114,11 +114,11 @@ class ShardConnection:
 
     async def fetch(self, statement: Statement, parameters: Parameters) -> list[Row]:
         """The rows of one statement. Raises psycopg2.Error; its `pgcode` is None if the connection is lost."""
-        rows: Rows = self._loop.create_future()
+        rows: FutureRows = self._loop.create_future()
         self.begin(statement, parameters, rows)
         return await rows
 
-    def begin(self, statement: Statement, parameters: Parameters, rows: Rows) -> None:
+    def begin(self, statement: Statement, parameters: Parameters, rows: FutureRows) -> None:
         """Sends a statement; `rows` will be its rows, or its fault as `fetch` raises it.
 
         `on_free` is called when the statement has ended, before whoever awaits `rows` goes on: another one can be on
@@ -131,12 +131,14 @@ class ShardConnection:
         self._preparing = preparing
         self._rows = rows
         self._cursor = cursor  # kept until drained: the connection itself holds it only weakly
+        self._is_beginning = True
         self._advance()
+        self._is_beginning = False
         self._limit_at = self._loop.time() + STATEMENT_LIMIT_S
         if self._limit is None:
             self._limit = self._loop.call_at(self._limit_at, self._check_limit)
 
-    def carries(self, rows: Rows) -> bool:
+    def carries(self, rows: FutureRows) -> bool:
         """Whether the statement of these rows hasn't ended yet."""
         return self._rows is rows
 
@@ -221,17 +223,20 @@ class ShardConnection:
         self._loop.remove_writer(self._fd)
         self._advance()
 
-    def _end(self, fault: psycopg2.Error | None) -> None:
+    def _end(self, fault: Exception | None) -> None:
         rows, self._rows = self._rows, None
         cursor, self._cursor = self._cursor, None
         preparing, self._preparing = self._preparing, None
         found: list[Row] = []
         if fault is None:
-            assert cursor is not None
-            found = cursor.fetchall() if cursor.description else []
+            try:
+                found = cursor.fetchall() if cursor and cursor.description else []
+            except Exception as unreadable:  # noqa: BLE001 - raised where the rows are awaited
+                fault = unreadable
+                self._close()
             if preparing is not None:
                 self._prepared.add(preparing)
-        elif fault.pgcode is None or self._raw.closed or preparing is not None:
+        elif getattr(fault, "pgcode", None) is None or self._raw.closed or preparing is not None:
             self._close()  # lost; or nobody knows whether the statement was prepared before it failed
         if rows is None:
             return
@@ -240,7 +245,13 @@ class ShardConnection:
                 rows.set_result(found)
             else:
                 rows.set_exception(fault)
-        if self._fd >= 0 and not self._is_kept_back:
+        if self._is_beginning:  # the answer is there already: not from within, or a long queue would be a deep stack
+            self._loop.call_soon(self._tell_free)
+        else:
+            self._tell_free()
+
+    def _tell_free(self) -> None:
+        if self._fd >= 0 and not self._is_kept_back and not self.busy:
             self.on_free()
 
     def _close(self) -> None:

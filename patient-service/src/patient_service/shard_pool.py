@@ -1,8 +1,8 @@
 """Who may use which connection when: a fair queue for each practice, one opening at a time, within the budgets.
 
 A practice with many calls waits in its own queue only: the next statement is on its way to the server before the
-caller of the last one goes on. Where the budget is smaller than the practices at work, each
-keeps its connection for a short turn and then queues again.
+caller of the last one goes on. Where the budget is smaller than the practices at work, each keeps its connection for a
+short turn and then queues again.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from patient_service.exceptions import (
 )
 from patient_service.server_slots import ServerSlots
 from patient_service.servers import Server, Servers
-from patient_service.shard_connection import Parameters, Row, Rows, ShardConnection, Statement
+from patient_service.shard_connection import FutureRows, Parameters, Row, ShardConnection, Statement
 from patient_service.shard_opening import Shard, ShardOpener
 from shared.errors import ServiceError
 from shared.logs import describe_fault, get_logger
@@ -51,7 +51,7 @@ class _Call:
 
     __slots__ = ("connection", "ends", "parameters", "rows", "statement")
 
-    def __init__(self, statement: Statement, parameters: Parameters, rows: Rows) -> None:
+    def __init__(self, statement: Statement, parameters: Parameters, rows: FutureRows) -> None:
         self.statement = statement
         self.parameters = parameters
         self.rows = rows
@@ -184,18 +184,21 @@ class ShardPool:
             self._spawn(self._settle(lane, connection))
 
     def _pass_on(self, lane: _Lane, connection: ShardConnection) -> None:
-        now = lane.loop.time()
-        if lane.slots.contested and (not lane.waiting or now > lane.turn_ends):
-            connection.close()
+        """Hands the connection to whoever is next: a call of this practice, or another practice by its slot."""
+        if connection.closed:
             return
-        while lane.waiting:
+        now, slots = lane.loop.time(), lane.slots
+        while lane.waiting and (now <= lane.turn_ends or not slots.contested):
             call = lane.waiting.popleft()
             if not call.rows.done() and _begin(connection, call):
                 return
             if connection.closed:
                 return
+        if slots.contested:
+            connection.close()
+            return
         lane.idle.append(connection)
-        lane.slots.rest(connection, now=now)
+        slots.rest(connection, now=now)
 
     async def _settle(self, lane: _Lane, connection: ShardConnection) -> None:
         await connection.settle()
@@ -223,7 +226,7 @@ class ShardPool:
         finally:
             lane.opening -= 1
         if connection is not None:
-            self._begin(lane, connection)
+            self._admit(lane, connection)
         elif fault is not None and not lane.connections:
             _fail_waiting(lane, fault)
         self._tidy(lane)
@@ -249,7 +252,7 @@ class ShardPool:
             await asyncio.sleep(pause_s)
         raise ServerFullError
 
-    def _begin(self, lane: _Lane, connection: ShardConnection) -> None:
+    def _admit(self, lane: _Lane, connection: ShardConnection) -> None:
         self.opened += 1
         lane.connections.add(connection)
         lane.turn_ends = lane.loop.time() + TURN_S
@@ -292,7 +295,8 @@ def _begin(connection: ShardConnection, call: _Call) -> bool:
     try:
         connection.begin(call.statement, call.parameters, call.rows)
     except Exception as fault:  # noqa: BLE001 - raised where the call is
-        call.rows.set_exception(fault)
+        if not call.rows.done():
+            call.rows.set_exception(fault)
         if connection.closed:
             connection.close()  # so that its slot is free
         return False

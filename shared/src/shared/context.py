@@ -82,8 +82,8 @@ class ContextSigner:
         if cached and 0 <= now - cached.at < REUSE_S:
             return cached
         values = tuple(value.encode("latin-1") for value in astuple(caller))
-        if any(b"\n" in value or b"\r" in value for value in values):
-            raise SignatureError("a line break in the context")
+        if any(byte in value for value in values for byte in (b"\n", b"\r", b"\0")):
+            raise SignatureError("a line break or NUL in the context")
         at = str(int(now)).encode()
         signature = at + b"." + _mac(self._key, at, values)
         headers = (*zip(SIGNED_HEADERS, values, strict=True), (SIGNATURE_HEADER, signature))
