@@ -306,10 +306,10 @@ async def test_the_next_statement_may_be_sent_before_the_rows_of_the_last_are_ta
 
     def send_second() -> None:
         connection.on_free = lambda: None
-        connection.begin("SELECT 'second'", (), second)
+        connection.begin("SELECT 'second' FROM pg_sleep(0.01)", (), second)
 
     connection.on_free = send_second
-    connection.begin("SELECT 'first'", (), first)
+    connection.begin("SELECT 'first' FROM pg_sleep(0.01)", (), first)
     assert await first == [(b"first",)]
     assert connection.carries(second)
     assert await second == [(b"second",)]
@@ -324,5 +324,5 @@ async def test_nobody_is_told_of_a_free_connection_while_an_abandoned_statement_
     connection.keep_back()
     await connection.settle()
     assert (told, connection.busy, connection.closed) == ([], False, False)
-    assert await connection.fetch("SELECT 1", ()) == [(1,)]
+    assert await connection.fetch("SELECT 1 FROM pg_sleep(0.01)", ()) == [(1,)]
     assert told == ["free"]

@@ -118,11 +118,12 @@ class ShardConnection:
         self.begin(statement, parameters, rows)
         return await rows
 
-    def begin(self, statement: Statement, parameters: Parameters, rows: FutureRows) -> None:
+    def begin(self, statement: Statement, parameters: Parameters, rows: FutureRows) -> bool:
         """Sends a statement; `rows` will be its rows, or its fault as `fetch` raises it.
 
-        `on_free` is called when the statement has ended, before whoever awaits `rows` goes on: another one can be on
-        its way to the server meanwhile. Raises what can't be sent, and stays free then.
+        True: `on_free` is called when the statement has ended, before whoever awaits `rows` goes on, so that another
+        one can be on its way to the server meanwhile. False: the answer was there at once, and nobody is told. Raises
+        what can't be sent, and stays free then.
         """
         assert not self.busy
         text, preparing = self._text_of(statement)
@@ -137,6 +138,7 @@ class ShardConnection:
         self._limit_at = self._loop.time() + STATEMENT_LIMIT_S
         if self._limit is None:
             self._limit = self._loop.call_at(self._limit_at, self._check_limit)
+        return self.busy
 
     def carries(self, rows: FutureRows) -> bool:
         """Whether the statement of these rows hasn't ended yet."""
@@ -245,13 +247,7 @@ class ShardConnection:
                 rows.set_result(found)
             else:
                 rows.set_exception(fault)
-        if self._is_beginning:  # the answer is there already: not from within, or a long queue would be a deep stack
-            self._loop.call_soon(self._tell_free)
-        else:
-            self._tell_free()
-
-    def _tell_free(self) -> None:
-        if self._fd >= 0 and not self._is_kept_back and not self.busy:
+        if self._fd >= 0 and not self._is_kept_back and not self._is_beginning:
             self.on_free()
 
     def _close(self) -> None:

@@ -291,17 +291,16 @@ class ShardPool:
 
 
 def _begin(connection: ShardConnection, call: _Call) -> bool:
-    """Sends a call's statement. False if it can't be sent, which its caller is told."""
+    """Sends a call's statement. False if the connection is free again: it couldn't be sent, or was answered at once."""
+    call.connection = connection
     try:
-        connection.begin(call.statement, call.parameters, call.rows)
+        return connection.begin(call.statement, call.parameters, call.rows)
     except Exception as fault:  # noqa: BLE001 - raised where the call is
         if not call.rows.done():
             call.rows.set_exception(fault)
         if connection.closed:
             connection.close()  # so that its slot is free
         return False
-    call.connection = connection
-    return True
 
 
 def _refuse_late(lane: _Lane) -> None:
