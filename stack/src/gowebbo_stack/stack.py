@@ -22,6 +22,7 @@ from gowebbo_stack.valkey import Valkey
 
 _STEP_TIMEOUT_S = 120.0
 _READY_TIMEOUT_S = 120.0
+_RECOVERY_TIMEOUT_S = 3600.0  # PostgreSQL replays its log after a hard stop: given up, it would only begin anew
 _POLL_S = 0.03
 _DEATHS_ALLOWED = 4  # of one process while the stack starts: more would not help
 _REFUSAL_GRACE_S = 1.0  # others may refuse their settings too: all faults are told at once
@@ -109,7 +110,12 @@ class Stack:
                     before_start=server.before_start,
                 )
             )
-            await self._wait(lambda: asyncio.to_thread(server.accepts_connections), [child], name)
+            await self._wait(
+                lambda: asyncio.to_thread(server.accepts_connections),
+                [child],
+                name,
+                timeout_s=_RECOVERY_TIMEOUT_S if postgres else _READY_TIMEOUT_S,
+            )
 
     async def _prepare(self, services: Services, keys: Iterable[str]) -> None:
         with self._progress.step("Databases and roles"):
@@ -151,12 +157,19 @@ class Stack:
         if code != 0:
             raise NotStartedError(f"{name} failed with status {code}:\n{self._logs.tail(name)}")
 
-    async def _wait(self, ready: Callable[[], Awaitable[bool]], children: list[Child], name: str) -> None:
+    async def _wait(
+        self,
+        ready: Callable[[], Awaitable[bool]],
+        children: list[Child],
+        name: str,
+        *,
+        timeout_s: float = _READY_TIMEOUT_S,
+    ) -> None:
         """Wait until something is ready; give up early when a process refuses its settings or keeps dying."""
         probing = asyncio.create_task(_until(ready))
         giving_up = asyncio.create_task(self._until_hopeless(children))
         try:
-            await asyncio.wait({probing, giving_up}, timeout=_READY_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({probing, giving_up}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if giving_up.done():
                 giving_up.result()
             if not probing.done():
