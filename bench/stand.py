@@ -142,7 +142,7 @@ def wait_for_listener(connect: Callable[[], socket.socket], *, timeout_s: float 
             return
 
 
-def _wait_ready(up: subprocess.Popen[bytes], port: int, *, timeout_s: float = 120) -> None:
+def _wait_ready(up: subprocess.Popen[bytes], port: int, *, timeout_s: float = 1800) -> None:
     """Until /readyz is 200. Raises RuntimeError when the stack ends or takes longer."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline and up.poll() is None:
