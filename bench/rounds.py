@@ -36,12 +36,9 @@ def observed(stand: Stand, case: Case) -> Measured:
 
 
 def taken_by_others(runs: Iterable[Measured]) -> float:
-    """The share of those who had no part in it, of all that was used: where it is large, rates are too low.
-
-    Clock ticks of many processes are rounded: a small share may come out below zero, and is none then.
-    """
+    """The share of those who had no part in it, of all that was used: where it is large, rates are too low."""
     used = [one.cpu_s for one in runs]
-    return max(0.0, sum(one.get(OTHERS, 0.0) for one in used) / sum(sum(one.values()) for one in used))
+    return sum(one.get(OTHERS, 0.0) for one in used) / sum(sum(one.values()) for one in used)
 
 
 def _cpu_s(stand: Stand) -> dict[str, float]:
