@@ -1,11 +1,11 @@
 """Run as a process: makes or undoes a shard and kills itself (SIGKILL) at a step, or after a time.
 
-python tenant_interrupted.py ensure|release <practice id> <module.function> before|after
+python tenant_interrupted.py ensure|release <practice id> <module or class>.<function> before|after
 python tenant_interrupted.py ensure|release <practice id> <milliseconds>
 """
 
-import importlib
 import os
+import pkgutil
 import signal
 import sys
 import threading
@@ -21,9 +21,8 @@ def die() -> None:
 
 
 def interrupt(step: str, when: str) -> None:
-    module = importlib.import_module(f"tenant_service.{step.partition('.')[0]}")
-    owner_name, _, name = step.partition(".")[2].rpartition(".")
-    owner = getattr(module, owner_name) if owner_name else module
+    owner_name, _, name = step.rpartition(".")
+    owner = pkgutil.resolve_name(f"tenant_service.{owner_name}")
     original = getattr(owner, name)
 
     def interrupted(*arguments: Any, **options: Any) -> Any:

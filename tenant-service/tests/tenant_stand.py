@@ -31,7 +31,7 @@ from tenant_service.main import create_app
 from tenant_service.provisioning import Provisioning
 from tenant_service.reconciliation import Reconciler
 from tenant_service.servers import ServerRegistry
-from tenant_service.storage import Shard
+from tenant_service.storage.directory import Shard
 
 GATEWAY_SECRET = "gateway-0123456789abcdef0123456789abcdef"
 SHARD_SECRET = "shards-fedcba9876543210fedcba9876543210"

@@ -18,14 +18,14 @@ MAKING = [
     ("shard_database.clone", "before"),
     ("shard_database.clone", "after"),
     ("shard_database.open_to_its_role", "after"),
-    ("storage.mark_ready", "after"),
+    ("storage.directory.mark_ready", "after"),
 ]
 UNDOING = [
     ("shard_database.lock_out", "before"),
     ("shard_database.lock_out", "after"),
     ("shard_database.drop", "before"),
     ("shard_database.drop", "after"),
-    ("storage.forget_place", "after"),
+    ("storage.directory.forget_place", "after"),
 ]
 
 
@@ -105,7 +105,7 @@ def test_killed_before_the_row_a_patient_keeps_the_shard_from_being_dropped(flee
     """Between finding rows and quarantining: the next round comes to the same finding."""
     shard = fleet.shard()
     fleet.store_patient(shard.database)
-    interrupted(fleet, "release", shard.practice_id, "storage.mark_quarantined", "before")
+    interrupted(fleet, "release", shard.practice_id, "storage.directory.mark_quarantined", "before")
     assert fleet.state_of(shard.practice_id) == "undone"
     fleet.sweep()
     assert fleet.state_of(shard.practice_id) == "quarantined"

@@ -12,7 +12,7 @@ from tenant_stand import Fleet, new_fleet
 from gowebbo_stack.testing import PostgresServer
 from shared.ids import new_id
 from shared.shards import shard_password
-from tenant_service.storage import Shard
+from tenant_service.storage.directory import Shard
 from tenant_service.templates import template_name
 
 

@@ -15,7 +15,7 @@ from shared.ids import new_id
 from tenant_service import shard_database
 from tenant_service.central import reconciliation_locked
 from tenant_service.reconciliation import Reconciler
-from tenant_service.storage import Shard
+from tenant_service.storage.directory import Shard
 
 
 @pytest.fixture

@@ -21,11 +21,11 @@ from tenant_stand import (
 from gowebbo_stack.testing import PostgresServer
 from shared.context import Caller
 from shared.ids import new_id
-from tenant_service import preparation
+from tenant_service import listing, preparation
 from tenant_service.config import PrepareServerSettings, ServerAddress, Settings
 from tenant_service.exceptions import NoServerAvailableError
 from tenant_service.placement import choose_server
-from tenant_service.storage import Server, ServerState
+from tenant_service.storage.registry import Server, ServerState
 
 REQUIRED = {"db_host": "db", "db_pass": "x", "shard_secret": SHARD_SECRET, "gateway_secret": SHARD_SECRET}
 
@@ -78,13 +78,20 @@ def test_a_practice_goes_where_most_room_is() -> None:
     [
         ([], set()),
         ([server("a")], set()),
-        ([server("a", practices=10)], {"a"}),
         ([server("a", state=ServerState.FULL), server("b", state=ServerState.DRAINING)], {"a", "b"}),
     ],
 )
 def test_without_room_there_is_a_named_error(servers: list[Server], usable: set[str]) -> None:
     with pytest.raises(NoServerAvailableError):
         choose_server(servers, usable=usable)
+
+
+def test_a_server_with_as_many_practices_as_it_may_have_is_full(fleet: Fleet) -> None:
+    execute_at(fleet.postgres.dsn(fleet.database), "UPDATE tenant.servers SET capacity = 2")
+    states = [(fleet.shard(), listing.known_servers(fleet.app.state.engine)[0].state)[1] for _ in range(2)]
+    assert states == [ServerState.OPEN, ServerState.FULL]
+    with pytest.raises(NoServerAvailableError):
+        fleet.shard()
 
 
 def test_a_server_that_is_down_harms_neither_readiness_nor_sign_ups(postgres: PostgresServer) -> None:

@@ -14,7 +14,7 @@ from shared.roles import Permission
 from tenant_service import listing
 from tenant_service.dependencies import Central, MakingSlots, PracticeId, Provisioner, Servers, UndoingSlots
 from tenant_service.models import ServersAnswer, ShardsAnswer
-from tenant_service.storage import Shard, ShardState
+from tenant_service.storage.directory import Shard, ShardState
 
 internal = APIRouter(prefix="/internal", dependencies=[Depends(service_only)], include_in_schema=False)
 admin = APIRouter(prefix="/api/v1/admin", dependencies=[requires(Permission.PLATFORM_READ)], tags=["admin"])

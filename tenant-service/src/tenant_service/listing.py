@@ -9,8 +9,10 @@ from sqlalchemy import Engine
 from shared.changes import MAX_CHANGES
 from shared.cursor import decode_cursor, encode_cursor
 from shared.errors import MalformedCursorError
-from tenant_service import storage
-from tenant_service.storage import Changes, Server, Shard, ShardState
+from tenant_service.storage import changes, directory, registry
+from tenant_service.storage.changes import Changes
+from tenant_service.storage.directory import Shard, ShardState
+from tenant_service.storage.registry import Server
 
 
 class ShardPage(NamedTuple):
@@ -23,14 +25,14 @@ class ShardPage(NamedTuple):
 def known_servers(engine: Engine) -> list[Server]:
     """Every shard server."""
     with engine.begin() as connection:
-        return storage.list_servers(connection)
+        return registry.list_servers(connection)
 
 
 def page_of_shards(engine: Engine, *, state: ShardState | None, limit: int, cursor: str | None) -> ShardPage:
     """Rows in the order of practice ids. Raises MalformedCursorError."""
     after = _practice_id(decode_cursor(cursor, parts=1)[0]) if cursor is not None else None
     with engine.begin() as connection:
-        rows = storage.page_of_shards(connection, state=state, after=after, limit=limit + 1)
+        rows = directory.page_of_shards(connection, state=state, after=after, limit=limit + 1)
     if len(rows) <= limit:
         return ShardPage(rows, None)
     return ShardPage(rows[:limit], encode_cursor(str(rows[limit - 1].practice_id)))
@@ -39,7 +41,7 @@ def page_of_shards(engine: Engine, *, state: ShardState | None, limit: int, curs
 def news(engine: Engine, after: int | None) -> Changes:
     """Changes behind a number; without one, all that still matter. At most MAX_CHANGES at a time."""
     with engine.begin() as connection:
-        return storage.changes_after(connection, after, limit=MAX_CHANGES)
+        return changes.changes_after(connection, after, limit=MAX_CHANGES)
 
 
 def _practice_id(text: str) -> uuid.UUID:

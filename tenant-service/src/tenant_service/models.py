@@ -3,7 +3,8 @@
 from pydantic import BaseModel, Field
 
 from shared.models import Success
-from tenant_service.storage import ServerState, ShardState
+from tenant_service.storage.directory import ShardState
+from tenant_service.storage.registry import ServerState
 
 
 class ServerItem(BaseModel):

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from shared.logs import describe_fault, get_logger
 from shared.shards import ShardName, new_database_name
-from tenant_service import migrating, shard_database, storage, templates
+from tenant_service import migrating, shard_database, templates
 from tenant_service.exceptions import (
     ShardNotReadyError,
     ShardQuarantinedError,
@@ -20,7 +20,8 @@ from tenant_service.exceptions import (
 from tenant_service.placement import choose_server
 from tenant_service.server_admin import AdminSession
 from tenant_service.servers import FAULTS, ServerRegistry
-from tenant_service.storage import Shard, ShardState
+from tenant_service.storage import directory, registry
+from tenant_service.storage.directory import Shard, ShardState
 
 _log = get_logger()
 
@@ -36,7 +37,7 @@ class Provisioning:
     def find(self, practice_id: uuid.UUID) -> Shard:
         """The practice's shard. Raises ShardUnknownError, ShardNotReadyError or ShardQuarantinedError."""
         with self._engine.begin() as connection:
-            shard = storage.find_shard(connection, practice_id)
+            shard = directory.find_shard(connection, practice_id)
         if shard is None or shard.state is ShardState.UNDONE:
             raise ShardUnknownError
         if shard.state is ShardState.CREATING:
@@ -63,22 +64,24 @@ class Provisioning:
                 session, database, practice_id=practice_id, fleet_id=fleet_id, key=self._shard_key
             )
             with self._engine.begin() as connection:
-                if not storage.mark_ready(connection, practice_id):
+                if not directory.mark_ready(connection, practice_id):
                     raise ShardUndoneError  # meanwhile; whoever undid it waits for the lock
         return shard._replace(state=ShardState.READY), True
 
     def _reserve(self, practice_id: uuid.UUID) -> tuple[Shard, uuid.UUID]:
         """The directory row, made if absent. A warm pool's shards would be claimed here."""
         with self._engine.begin() as connection:
-            shard = storage.find_shard(connection, practice_id)
+            shard = directory.find_shard(connection, practice_id)
             if shard is None:
-                server = choose_server(storage.list_servers(connection), usable=self._servers.usable)
+                server = choose_server(registry.list_servers(connection), usable=self._servers.usable)
                 place = ShardName(server.key, new_database_name())
                 revision = migrating.head(migrating.SHARD)
-                storage.insert_shard(connection, practice_id, place=place, state=ShardState.CREATING, revision=revision)
-                shard = storage.find_shard(connection, practice_id)
+                directory.insert_shard(
+                    connection, practice_id, place=place, state=ShardState.CREATING, revision=revision
+                )
+                shard = directory.find_shard(connection, practice_id)
                 assert shard
-            return _usable(shard), storage.fleet_id(connection)
+            return _usable(shard), directory.fleet_id(connection)
 
     def release(self, practice_id: uuid.UUID) -> Shard:
         """Undoes a sign-up's shard, for auth-service, which knows that the practice never became active.
@@ -86,13 +89,13 @@ class Provisioning:
         Repeatable; a later `ensure` is refused. A database that holds rows is never dropped but quarantined.
         """
         with self._engine.begin() as connection:
-            shard = storage.mark_undone(connection, practice_id)
+            shard = directory.mark_undone(connection, practice_id)
         return self._drop(shard)
 
     def resume_releases(self) -> None:
         """Finishes what interrupted calls of `release` left."""
         with self._engine.begin() as connection:
-            shards = storage.unfinished_releases(connection)
+            shards = directory.unfinished_releases(connection)
         for shard in shards:
             try:
                 self._drop(shard)
@@ -102,7 +105,7 @@ class Provisioning:
     def drop_leftover(self, practice_id: uuid.UUID, place: ShardName) -> bool:
         """Drops a database that an undone sign-up left and the directory forgot; false when it must be kept."""
         with self._engine.begin() as connection:
-            shard = storage.find_shard(connection, practice_id)
+            shard = directory.find_shard(connection, practice_id)
         if shard is None or shard.state is not ShardState.UNDONE or shard.database is not None:
             return False
         with self._servers.admin(place.server).locked(place.database) as session:
@@ -119,12 +122,12 @@ class Provisioning:
         with self._servers.admin(name.server).locked(name.database) as session:
             if _drop_unless_used(session, name.database):
                 with self._engine.begin() as connection:
-                    storage.forget_place(connection, practice_id)
+                    directory.forget_place(connection, practice_id)
                 _log.info("shard_released", practice_id=str(practice_id), shard=str(name))
                 return shard._replace(server=None, database=None)
             # the row first: an undone row beside a closed database would let the next round drop it
             with self._engine.begin() as connection:
-                storage.mark_quarantined(connection, practice_id)
+                directory.mark_quarantined(connection, practice_id)
             shard_database.close(session, name.database)
         _log.error("undone_shard_holds_rows", practice_id=str(practice_id), shard=str(name))
         return shard._replace(state=ShardState.QUARANTINED)

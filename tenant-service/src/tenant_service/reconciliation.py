@@ -12,12 +12,13 @@ from sqlalchemy import Engine
 
 from shared.logs import describe_fault, get_logger
 from shared.shards import ShardName
-from tenant_service import shard_database, storage
+from tenant_service import shard_database
 from tenant_service.central import reconciliation_locked
 from tenant_service.provisioning import Provisioning
 from tenant_service.servers import FAULTS, ServerRegistry
 from tenant_service.shard_database import StampedDatabase
-from tenant_service.storage import ShardState
+from tenant_service.storage import changes, directory
+from tenant_service.storage.directory import ShardState
 
 MOST_ORPHANS = 5
 MOST_ORPHANS_SHARE = 0.01
@@ -59,8 +60,8 @@ class Reconciler:
                 return False
             self._provisioning.resume_releases()
             with self._engine.begin() as connection:
-                fleet_id = storage.fleet_id(connection)
-                storage.prune_changes(connection)
+                fleet_id = directory.fleet_id(connection)
+                changes.prune_changes(connection)
             self._judge(self._look(fleet_id))
             self._count()
         return True
@@ -86,8 +87,8 @@ class Reconciler:
         with self._servers.admin(key).session() as session:
             stamped = shard_database.stamped_with(session, fleet_id)
         with self._engine.begin() as connection:
-            ownerless = stamped.keys() - storage.owned_among(connection, stamped.keys())
-            ready = storage.ready_on(connection, key)
+            ownerless = stamped.keys() - directory.owned_among(connection, stamped.keys())
+            ready = directory.ready_on(connection, key)
         return Findings(
             len(stamped),
             {ShardName(key, name): stamped[name] for name in ownerless if stamped[name].open},
@@ -113,13 +114,13 @@ class Reconciler:
     def _quarantine(self, name: ShardName, practice_id: uuid.UUID | None) -> None:
         if practice_id is not None:
             with self._engine.begin() as connection:
-                storage.insert_shard(connection, practice_id, place=name, state=ShardState.QUARANTINED)
+                directory.insert_shard(connection, practice_id, place=name, state=ShardState.QUARANTINED)
         with self._servers.admin(name.server).locked(name.database) as session:
             shard_database.close(session, name.database)
         _log.error("orphan_quarantined", practice_id=str(practice_id), shard=str(name))
 
     def _count(self) -> None:
         with self._engine.begin() as connection:
-            counts = storage.count_states(connection)
+            counts = directory.count_states(connection)
         for state in ShardState:
             self._states.labels(state).set(counts.get(state, 0))

@@ -6,6 +6,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Float,
     ForeignKey,
     Identity,
     Index,
@@ -16,6 +17,7 @@ from sqlalchemy import (
     Uuid,
     func,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
 SCHEMA = "tenant"
 metadata = MetaData(
@@ -45,11 +47,12 @@ servers = Table(
     Column("port", Integer, nullable=False),
     Column("sslmode", Text, nullable=False),
     Column("sslrootcert", Text),
-    Column("state", Text, nullable=False, server_default="open"),
+    Column("state", Text, nullable=False, server_default="open", comment="Whether it takes new practices."),
     Column("capacity", Integer, nullable=False, server_default="5000", comment="Practices."),
     Column("max_connections", Integer, nullable=False, server_default="100", comment="As the server last told."),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    CheckConstraint("state IN ('open', 'full', 'draining')", name="state"),
+    CheckConstraint("state IN ('open', 'draining')", name="state"),
+    CheckConstraint("capacity >= 0", name="capacity"),
 )
 
 shards = Table(
@@ -59,13 +62,58 @@ shards = Table(
     Column("server", Text, ForeignKey("servers.key")),
     Column("database", Text, unique=True, comment="Also the name of its login role."),
     Column("state", Text, nullable=False),
-    Column("revision", Text, comment="Head of the shard's migrations when it was made."),
+    Column("revision", Text, comment="How far the shard's migrations are."),
+    Column("fence", Text, comment="Why nobody may use it now; NULL when all may."),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     CheckConstraint("state IN ('creating', 'ready', 'quarantined', 'undone')", name="state"),
     CheckConstraint("state = 'undone' OR (server IS NOT NULL AND database IS NOT NULL)", name="place"),
     Index(None, "server"),
     Index("shards_unfinished_idx", "state", postgresql_where="state <> 'ready'"),
+)
+
+warm_shards = Table(
+    "warm_shards",
+    metadata,
+    Column("database", Text, primary_key=True, comment="Also the name of its login role."),
+    Column("server", Text, ForeignKey("servers.key"), nullable=False),
+    Column("state", Text, nullable=False),
+    Column("revision", Text, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    CheckConstraint("state IN ('making', 'ready', 'dropping')", name="state"),
+    Index(None, "server"),
+    comment="Shards made ahead that belong to no practice yet.",
+)
+
+shard_migrations = Table(
+    "shard_migrations",
+    metadata,
+    Column("database", Text, primary_key=True),
+    Column("revision", Text, primary_key=True, comment="Where it was to get to."),
+    Column("state", Text, nullable=False),
+    Column("seconds", Float, nullable=False, comment="The last attempt's."),
+    Column("error", Text),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    CheckConstraint("state IN ('done', 'failed', 'drifted')", name="state"),
+    comment="The ledger: the last attempt to bring each shard to each revision.",
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("arguments", JSONB, nullable=False),
+    Column("state", Text, nullable=False, server_default="waiting"),
+    Column("done", Integer, nullable=False, server_default="0"),
+    Column("total", Integer),
+    Column("result", JSONB),
+    Column("error", Text),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    CheckConstraint("state IN ('waiting', 'running', 'done', 'failed')", name="state"),
+    Index("jobs_unfinished_idx", "created_at", postgresql_where="state IN ('waiting', 'running')"),
+    comment="Deeds that take longer than a request may.",
 )
 
 changes = Table(

@@ -7,10 +7,11 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFreeError
 
 from shared.logs import describe_fault, get_logger
 from shared.shards import FLEET_STAMP, PRACTICE_STAMP
-from tenant_service import storage, templates
+from tenant_service import templates
 from tenant_service.config import Settings
 from tenant_service.exceptions import ShardServerUnavailableError
 from tenant_service.server_admin import Access, AdminSession, ServerAdmin
+from tenant_service.storage import registry
 
 FAULTS = (psycopg2.Error, DBAPIError, NoConnectionFreeError)
 """What a server that is down, full or misconfigured raises."""
@@ -25,7 +26,7 @@ class ServerRegistry:
         self._engine = engine
         self._settings = settings
         self._admins: dict[str, ServerAdmin] = {}
-        self._servers: list[storage.Server] = []
+        self._servers: list[registry.Server] = []
         self._faults: dict[str, str | None] = {}
 
     def refresh(self) -> bool:
@@ -36,7 +37,7 @@ class ServerRegistry:
         settings = self._settings
         with self._engine.begin() as connection:
             for address in settings.servers:
-                storage.upsert_server(
+                registry.upsert_server(
                     connection,
                     address.key,
                     host=address.host,
@@ -44,7 +45,7 @@ class ServerRegistry:
                     sslmode=settings.db_sslmode,
                     sslrootcert=settings.db_sslrootcert,
                 )
-            known = storage.list_servers(connection)
+            known = registry.list_servers(connection)
         for server in known:
             self._connect(server)
         self._servers = known
@@ -52,7 +53,7 @@ class ServerRegistry:
             self._note(server.key, self._check(self._admins[server.key], server.key))
         return all(self._faults[server.key] is None for server in known)
 
-    def _connect(self, server: storage.Server) -> None:
+    def _connect(self, server: registry.Server) -> None:
         """Makes the server's admin, or another when it is reached in another way now."""
         credentials = self._settings.admin_of(server.key)
         access = Access(server.host, server.port, *credentials, server.sslmode, server.sslrootcert)
@@ -75,7 +76,7 @@ class ServerRegistry:
             _log.warning("shard_server_check_failed", server=key, **describe_fault(fault))
             return "not reachable" if isinstance(getattr(fault, "orig", fault), psycopg2.OperationalError) else "faulty"
         with self._engine.begin() as connection:
-            storage.note_max_connections(connection, key, max_connections)
+            registry.note_max_connections(connection, key, max_connections)
         return None
 
     def _note(self, key: str, fault: str | None) -> None:
@@ -101,7 +102,7 @@ class ServerRegistry:
         for server in self._servers:
             name = f"shard server {server.key}"
             fault = self._faults.get(server.key, _NOT_CHECKED)
-            if server.state is not storage.ServerState.OPEN:
+            if server.state is not registry.ServerState.OPEN:
                 fault = f"is {server.state}"
             if fault is None and _answers(self._admins[server.key]):
                 return {}

@@ -1,21 +1,17 @@
-"""All SQL on the central database. Takes a connection, never commits; knows no HTTP and no other database."""
+"""Which shard belongs to which practice, and in what state it is."""
 
 import uuid
 from collections.abc import Collection, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, RowMapping, delete, func, select, update
+from sqlalchemy import Connection, Row, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from shared.changes import SHARD_QUARANTINED, SHARD_RELEASED
 from shared.shards import ShardName
-from tenant_service.central import Lock
-from tenant_service.schema import changes, fleet, servers, shards
-
-CHANGES_MATTER_S = 3600
-"""Nobody trusts what the directory said for longer than 15 min; four times that is young enough to matter."""
-CHANGES_KEPT_S = 24 * 3600
+from tenant_service.schema import fleet, shards
+from tenant_service.storage.changes import record_change
 
 
 class ShardState(StrEnum):
@@ -25,14 +21,6 @@ class ShardState(StrEnum):
     READY = "ready"
     QUARANTINED = "quarantined"
     UNDONE = "undone"
-
-
-class ServerState(StrEnum):
-    """Whether a shard server takes new practices."""
-
-    OPEN = "open"
-    FULL = "full"
-    DRAINING = "draining"
 
 
 class Shard(NamedTuple):
@@ -49,28 +37,6 @@ class Shard(NamedTuple):
         assert self.server
         assert self.database
         return ShardName(self.server, self.database)
-
-
-class Server(NamedTuple):
-    """A shard server; `capacity` and `practices` in practices."""
-
-    key: str
-    host: str
-    port: int
-    sslmode: str
-    sslrootcert: str | None
-    state: ServerState
-    capacity: int
-    max_connections: int
-    practices: int
-
-
-class Changes(NamedTuple):
-    """Changes in the order of their commits. `reset`: the asker knows of later ones than there are."""
-
-    rows: Sequence[RowMapping]
-    last: int
-    reset: bool
 
 
 _SHARD = (shards.c.practice_id, shards.c.server, shards.c.database, shards.c.state)
@@ -174,71 +140,6 @@ def page_of_shards(
     if after is not None:
         query = query.where(shards.c.practice_id > after)
     return [_shard(row) for row in connection.execute(query)]
-
-
-def list_servers(connection: Connection) -> list[Server]:
-    """All servers with the number of practices on each."""
-    placed = select(shards.c.server, func.count().label("practices")).group_by(shards.c.server).subquery()
-    query = (
-        select(
-            servers.c.key,
-            servers.c.host,
-            servers.c.port,
-            servers.c.sslmode,
-            servers.c.sslrootcert,
-            servers.c.state,
-            servers.c.capacity,
-            servers.c.max_connections,
-            func.coalesce(placed.c.practices, 0),
-        )
-        .outerjoin_from(servers, placed, servers.c.key == placed.c.server)
-        .order_by(servers.c.key)
-    )
-    return [Server(*row[:5], ServerState(row[5]), *row[6:]) for row in connection.execute(query)]
-
-
-def upsert_server(
-    connection: Connection, key: str, *, host: str, port: int, sslmode: str, sslrootcert: str | None
-) -> None:
-    """Makes a server known, or tells where it is now."""
-    where = {"host": host, "port": port, "sslmode": sslmode, "sslrootcert": sslrootcert}
-    statement = insert(servers).values(key=key, **where)
-    connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_=where))
-
-
-def note_max_connections(connection: Connection, key: str, max_connections: int) -> None:
-    """What the server says of itself."""
-    connection.execute(
-        update(servers)
-        .where(servers.c.key == key, servers.c.max_connections != max_connections)
-        .values(max_connections=max_connections)
-    )
-
-
-def record_change(connection: Connection, practice_id: uuid.UUID, kind: str) -> None:
-    """Tells the gateways. The lock makes the order of numbers the order of commits, so that no poll misses one."""
-    connection.execute(select(func.pg_advisory_xact_lock(Lock.CHANGES, 0)))
-    connection.execute(insert(changes).values(kind=kind, practice_id=practice_id))
-
-
-def changes_after(connection: Connection, after: int | None, *, limit: int) -> Changes:
-    """Changes behind `after`; all that still matter without it, or when the database is older than the asker."""
-    last = connection.execute(select(func.coalesce(func.max(changes.c.seq), 0))).scalar_one()
-    reset = after is not None and after > last
-    query = select(changes.c.seq, changes.c.kind, changes.c.practice_id).order_by(changes.c.seq).limit(limit)
-    if after is None or reset:
-        query = query.where(changes.c.at > func.now() - func.make_interval(0, 0, 0, 0, 0, 0, CHANGES_MATTER_S))
-    else:
-        query = query.where(changes.c.seq > after)
-    rows = connection.execute(query.where(changes.c.seq <= last)).mappings().all()
-    return Changes(rows, rows[-1]["seq"] if len(rows) == limit else last, reset)
-
-
-def prune_changes(connection: Connection) -> None:
-    """Deletes what is too old to matter, except the newest: its number must stay known."""
-    newest = select(func.max(changes.c.seq)).scalar_subquery()
-    too_old = changes.c.at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, CHANGES_KEPT_S)
-    connection.execute(delete(changes).where(too_old, changes.c.seq < newest))
 
 
 def count_states(connection: Connection) -> dict[ShardState, int]:
