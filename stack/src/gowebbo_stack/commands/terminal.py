@@ -1,0 +1,78 @@
+"""What all commands share: their options, and how they ask, print and fail."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from gowebbo_stack.admin import Admin
+
+_PIPED_WIDTH = 1000  # nothing is folded where no terminal sets a limit
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of a table.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Don't ask.")]
+Url = Annotated[
+    str | None, typer.Option(help="The gateway's address. Default: GOWEBBO_URL, else the embedded stack's.")
+]
+
+_Result = TypeVar("_Result")
+
+
+def as_admin(url: str | None, deed: Callable[["Admin"], _Result]) -> _Result:
+    """Return what the deed does through the gateway; end the command with the reason when it can't be done."""
+    from gowebbo_stack.admin import CommandFailedError, find_admin  # noqa: PLC0415
+
+    try:
+        return deed(find_admin(url))
+    except CommandFailedError as error:
+        fail(str(error))
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask, on a terminal only: a script that calls a command means it. Ends the command unless the answer is yes."""
+    if not yes and sys.stdin.isatty():
+        typer.confirm(question, abort=True, err=True)
+
+
+def print_json(document: Any) -> None:
+    """Print for scripts."""
+    print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201
+
+
+def print_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
+    """Print a list of like things."""
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(columns, [[row[column] for column in columns] for row in rows])
+
+
+def print_outcome(outcome: dict[str, Any], *, as_json: bool) -> None:
+    """Print what a deed led to: one row, or one object."""
+    if as_json:
+        print_json(outcome)
+    else:
+        print_table(list(outcome), [list(outcome.values())])
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print for people."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.markup import escape  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table()
+    for column in columns:  # what is copied into other commands must stay in one piece
+        table.add_column(column, no_wrap=column in {"id", "practice", "database", "pid"}, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
+    Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH).print(table)
+
+
+def fail(message: str) -> NoReturn:
+    """End the command without success."""
+    print(message, file=sys.stderr)  # noqa: T201
+    raise typer.Exit(1)
