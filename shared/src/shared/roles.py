@@ -11,6 +11,7 @@ class Permission(StrEnum):
     PATIENTS_DELETE = "patients:delete"
     PRACTICE_READ = "practice:read"
     PLATFORM_READ = "platform:read"
+    PLATFORM_OPERATE = "platform:operate"
 
 
 ADMIN = "admin"
@@ -18,7 +19,7 @@ OWNER = "owner"
 
 PERMISSIONS: dict[str, frozenset[Permission]] = {
     # the platform's admin operates practices and never sees a patient
-    ADMIN: frozenset({Permission.PLATFORM_READ}),
+    ADMIN: frozenset({Permission.PLATFORM_READ, Permission.PLATFORM_OPERATE}),
     OWNER: frozenset(
         {
             Permission.PATIENTS_READ,

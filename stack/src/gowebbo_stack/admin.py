@@ -5,7 +5,7 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,20 +29,27 @@ class Admin:
 
     def get(self, path: str, **query: str | int) -> Any:
         """Return `result` of an answer. Raises CommandFailedError for any other than success."""
+        return self._ask("GET", f"{path}?{urllib.parse.urlencode(query)}" if query else path)
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """Have something done and return `result`. Raises CommandFailedError; then it may have been done or not."""
+        return self._ask("POST", path, body)
+
+    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         address = f"{self.url}/api/v1/admin/{path}"
-        if query:
-            address += f"?{urllib.parse.urlencode(query)}"
         token = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
-        request = urllib.request.Request(address, headers={"Authorization": f"Basic {token}"})  # noqa: S310 -- see find_admin
+        headers = {"Authorization": f"Basic {token}"} | ({} if body is None else {"Content-Type": "application/json"})
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(address, data, headers, method=method)  # noqa: S310 -- see find_admin
         try:
             with _opener(self.url).open(request, timeout=_TIMEOUT_S) as answer:
-                body = json.load(answer)
+                document = json.load(answer)
         except urllib.error.HTTPError as error:
             raise CommandFailedError(_complaint(error)) from error
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", None) or error
             raise CommandFailedError(f"The gateway at {self.url} can't be asked: {reason}") from error
-        return body.get("result")
+        return document.get("result")
 
     def all(self, path: str) -> Iterator[dict[str, Any]]:
         """Return every item of a list, page by page."""
