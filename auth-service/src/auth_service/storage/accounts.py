@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, Float, and_, bindparam, delete, func, insert, select, update
 
 from auth_service.schema import interval, memberships, people, practices, sessions
 from auth_service.storage.practices import ACTIVE, SUSPENDED
@@ -34,20 +34,37 @@ class Session:
     is_in_grace: bool
 
 
+# What every log-in runs is built once: building it takes SQLAlchemy longer than PostgreSQL takes to run it.
+_FIND_ACCOUNT = (
+    select(people.c.id, people.c.password, memberships.c.practice_id, memberships.c.role, practices.c.status)
+    .join(memberships, memberships.c.person_id == people.c.id)
+    .join(practices, practices.c.id == memberships.c.practice_id)
+    .where(people.c.email_key == bindparam("wanted"), practices.c.status.in_((ACTIVE, SUSPENDED)))
+    .order_by(
+        (practices.c.status == ACTIVE).desc(),
+        memberships.c.last_used_at.desc().nulls_last(),
+        memberships.c.created_at,
+    )
+    .limit(1)
+)
+_USE_MEMBERSHIP = (
+    update(memberships)
+    .where(memberships.c.person_id == bindparam("person"), memberships.c.practice_id == bindparam("practice"))
+    .values(last_used_at=func.now())
+)
+_INSERT_SESSION = insert(sessions).values(
+    id=bindparam("session"),
+    person_id=bindparam("person"),
+    practice_id=bindparam("practice"),
+    expires_at=func.now() + interval(bindparam("life_s", type_=Float)),
+    user_agent=bindparam("user_agent"),
+    address=bindparam("address"),
+)
+
+
 def find_account(connection: Connection, email_key: str) -> Account | None:
     """The account of an e-mail, with the active practice that was used last, in one statement."""
-    row = connection.execute(
-        select(people.c.id, people.c.password, memberships.c.practice_id, memberships.c.role, practices.c.status)
-        .join(memberships, memberships.c.person_id == people.c.id)
-        .join(practices, practices.c.id == memberships.c.practice_id)
-        .where(people.c.email_key == email_key, practices.c.status.in_((ACTIVE, SUSPENDED)))
-        .order_by(
-            (practices.c.status == ACTIVE).desc(),
-            memberships.c.last_used_at.desc().nulls_last(),
-            memberships.c.created_at,
-        )
-        .limit(1)
-    ).first()
+    row = connection.execute(_FIND_ACCOUNT, {"wanted": email_key}).first()
     return Account(*row) if row else None
 
 
@@ -72,21 +89,10 @@ def insert_session(
     connection: Connection, session_id: UUID, *, account: Account, life_s: int, user_agent: str, address: str
 ) -> None:
     """A new session, and the membership becomes the one last used."""
-    connection.execute(
-        update(memberships)
-        .where(memberships.c.person_id == account.person_id, memberships.c.practice_id == account.practice_id)
-        .values(last_used_at=func.now())
-    )
-    connection.execute(
-        insert(sessions).values(
-            id=session_id,
-            person_id=account.person_id,
-            practice_id=account.practice_id,
-            expires_at=func.now() + interval(life_s),
-            user_agent=user_agent,
-            address=address,
-        )
-    )
+    who = {"person": account.person_id, "practice": account.practice_id}
+    connection.execute(_USE_MEMBERSHIP, who)
+    given = {"session": session_id, "life_s": life_s, "user_agent": user_agent, "address": address}
+    connection.execute(_INSERT_SESSION, who | given)
 
 
 def lock_session(connection: Connection, session_id: UUID, *, grace_s: int) -> Session | None:
