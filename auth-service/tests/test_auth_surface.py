@@ -34,7 +34,7 @@ def routes(auth) -> list[tuple[str, str]]:
 
 def test_every_route_is_open_on_purpose_or_refuses_the_unsigned(auth):
     listed = routes(auth)
-    assert len(listed) >= 13
+    assert len(listed) >= 15
     for method, path in [*listed, ("GET", "/nowhere"), ("DELETE", "/internal/changes")]:
         status = auth.client.http.request(method, path).status_code
         assert (status == 401) != (path in OPEN), (method, path, status)
@@ -61,6 +61,8 @@ def test_every_documented_route_tells_what_it_does_and_how_it_fails(auth):
         "/api/v1/auth/logout",
         "/api/v1/practices",
         "/api/v1/admin/practices",
+        "/api/v1/admin/practices/{practice_id}/suspend",
+        "/api/v1/admin/practices/{practice_id}/resume",
     }
     for path, method, operation in operations:
         assert operation["summary"], path

@@ -11,6 +11,7 @@ from auth_service.receipts import Receipts
 from auth_service.revocations import Revocations
 from auth_service.sessions import Sessions
 from auth_service.signup import SigningUp
+from auth_service.suspension import Suspension
 from auth_service.tokens import AccessTokens
 
 
@@ -22,6 +23,7 @@ class Rules:
     logging_in: LoggingIn
     sessions: Sessions
     listing: Listing
+    suspension: Suspension
     receipts: Receipts
     revocations: Revocations
     access_tokens: AccessTokens

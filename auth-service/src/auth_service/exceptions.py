@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from shared.errors import ServiceError, TooManyRequestsError, UnavailableError
+from shared.errors import NotFoundError, ServiceError, TooManyRequestsError, UnavailableError
 
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="gowebbo"'}
 
@@ -38,8 +38,14 @@ class NoSessionError(ServiceError):
         super().__init__(headers=_CHALLENGE)
 
 
-class PracticeSuspendedError(ServiceError):
-    error, status, title = "practice-suspended", 403, "This practice is suspended"
+class UnknownPracticeError(NotFoundError):
+    error, title = "unknown-practice", "There is no such practice"
+
+
+class PracticeNotActiveError(ServiceError):
+    """Only what is active can be suspended, and only what is suspended resumed."""
+
+    error, status, title = "practice-not-active", 409, "This practice is neither active nor suspended"
 
 
 class TooManyFailuresError(TooManyRequestsError):

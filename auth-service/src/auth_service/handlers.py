@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
+from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Depends, Header, Query, Response
@@ -12,6 +13,7 @@ from auth_service import models
 from auth_service.dependencies import RequestId, RulesDep
 from auth_service.listing import Page
 from auth_service.sessions import Tokens
+from auth_service.storage.practices import Practice
 from shared.app import CallerDep, requires, service_only
 from shared.changes import changes_answer
 from shared.cursor import DEFAULT_LIMIT, CursorText, Limit
@@ -41,6 +43,12 @@ _LOG_IN: dict[str, Any] = {
     "description": "Opens a session in the practice last used. Send the token as `Authorization: Bearer`.",
     "response_model": models.LoggedIn,
     "responses": problems(400, 401, 403, 415, 422, 429, 503),
+}
+
+_OPERATE: dict[str, Any] = {
+    "response_model": models.OnePractice,
+    "responses": problems(401, 403, 404, 409, 422, 503),
+    "dependencies": [requires(Permission.PLATFORM_OPERATE)],
 }
 
 UserAgent = Annotated[str, Header(alias="user-agent", include_in_schema=False)]
@@ -121,6 +129,29 @@ async def list_practices_with_details(
     return _page(page, keys, path=ADMIN_PRACTICES_PATH, limit=limit)
 
 
+@router.post(
+    f"{ADMIN_PRACTICES_PATH}/{{practice_id}}/suspend",
+    tags=["admin"],
+    summary="Suspend a practice",
+    description="Within seconds every call of the practice is refused (403, `practice-suspended`), a log-in too. "
+    "Its sessions don't end and its data stays. Suspending it again changes nothing.",
+    **_OPERATE,
+)
+async def suspend_practice(practice_id: UUID, rules: RulesDep) -> Response:
+    return _practice("Practice suspended successfully!", await rules.suspension.suspend(practice_id))
+
+
+@router.post(
+    f"{ADMIN_PRACTICES_PATH}/{{practice_id}}/resume",
+    tags=["admin"],
+    summary="Resume a suspended practice",
+    description="Within seconds the tokens that the practice has work again. Resuming it again changes nothing.",
+    **_OPERATE,
+)
+async def resume_practice(practice_id: UUID, rules: RulesDep) -> Response:
+    return _practice("Practice resumed successfully!", await rules.suspension.resume(practice_id))
+
+
 @router.get("/.well-known/jwks.json", include_in_schema=False)
 async def key_set(rules: RulesDep) -> Response:
     return Response(
@@ -144,6 +175,10 @@ async def show_changes(rules: RulesDep, after: Annotated[int | None, Query(ge=0,
 
 def _shown_tokens(tokens: Tokens) -> dict[str, Any]:
     return {"token": tokens.access, "refresh_token": tokens.refresh, "expires_in": tokens.expires_in_s}
+
+
+def _practice(message: str, practice: Practice) -> Response:
+    return success(message, {key: getattr(practice, key) for key in ("id", "name", "email", "status")})
 
 
 def _page(page: Page, keys: Sequence[str], *, path: str, limit: int) -> Response:

@@ -1,13 +1,14 @@
 """A person logs in: throttled, the same answer and the same time for an unknown e-mail and a wrong password."""
 
 from auth_service.database import Database
-from auth_service.exceptions import PracticeSuspendedError, WrongCredentialsError
+from auth_service.exceptions import WrongCredentialsError
 from auth_service.models import LogInBody
 from auth_service.passwords import PasswordHasher
 from auth_service.sessions import Sessions, Tokens
 from auth_service.storage import accounts, practices
 from auth_service.storage.accounts import Account
 from auth_service.throttle import LoginThrottle
+from shared.errors import PracticeSuspendedError
 
 
 class LoggingIn:

@@ -23,6 +23,7 @@ from auth_service.sessions import Sessions
 from auth_service.shards import Shards
 from auth_service.signup import SigningUp
 from auth_service.signup_limit import SignUpLimit
+from auth_service.suspension import Suspension
 from auth_service.throttle import LoginThrottle
 from auth_service.tokens import AccessTokens, RefreshTokens
 from shared.app import create_service_app
@@ -90,6 +91,7 @@ def _rules(settings: Settings, database: Database, *, hasher: PasswordHasher, si
         logging_in=LoggingIn(database, hasher=hasher, throttle=throttle, sessions=sessions),
         sessions=sessions,
         listing=Listing(database),
+        suspension=Suspension(database),
         receipts=Receipts(database),
         revocations=Revocations(database, token_life_s=settings.token_expire_in),
         access_tokens=access_tokens,

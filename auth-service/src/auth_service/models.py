@@ -134,6 +134,12 @@ class SignedUp(Success):
     result: PracticeShown
 
 
+class OnePractice(Success):
+    """A practice as it is now, with its status."""
+
+    result: PracticeShown
+
+
 class LoggedIn(Success):
     """Tokens; `expires_in` is the access token's life in seconds."""
 

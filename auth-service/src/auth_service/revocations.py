@@ -37,7 +37,7 @@ class Revocations:
             last = changes.last_seq(connection)
             is_reset = seq is not None and seq > last
             if seq is None or is_reset:
-                found = changes.recent_changes(connection, age_s=self.relevant_s, until=last, limit=MAX_CHANGES)
+                found = changes.changes_in_force(connection, age_s=self.relevant_s, until=last, limit=MAX_CHANGES)
             else:
                 found = changes.changes_between(connection, seq, until=last, limit=MAX_CHANGES)
         return News(found, found[-1].seq if len(found) == MAX_CHANGES else last, is_reset)

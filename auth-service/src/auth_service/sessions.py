@@ -6,12 +6,13 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from auth_service.database import Database
-from auth_service.exceptions import InvalidRefreshTokenError, NoSessionError, PracticeSuspendedError
+from auth_service.exceptions import InvalidRefreshTokenError, NoSessionError
 from auth_service.storage import accounts, changes, practices
 from auth_service.storage.accounts import Account, Session
 from auth_service.tokens import AccessTokens, RefreshTokens
 from shared.changes import SESSION_REVOKED
 from shared.context import Caller
+from shared.errors import PracticeSuspendedError
 from shared.ids import new_id
 from shared.logs import get_logger
 

@@ -1,14 +1,18 @@
-"""Who calls: turns a request's credentials into the context that will be signed. Decides nothing about permissions."""
+"""Who calls: turns a request's credentials into the context that will be signed.
+
+Decides nothing about permissions, only that nobody of a suspended practice calls.
+"""
 
 from gateway import admin, tokens
 from gateway.admin import AdminDoor
 from gateway.changes import ChangeFeed
 from gateway.directory import Directory
 from gateway.headers import Head
+from gateway.revocations import Revocations
 from gateway.routes import Access, Route
 from gateway.tokens import TokenVerifier
 from shared.context import Caller
-from shared.errors import UnauthenticatedError, UnavailableError
+from shared.errors import PracticeSuspendedError, UnauthenticatedError, UnavailableError
 
 _CHALLENGES = {
     Access.BEARER: tokens.CHALLENGE,
@@ -28,12 +32,14 @@ class Authenticator:
         self,
         *,
         verifier: TokenVerifier,
+        revocations: Revocations,
         admin_door: AdminDoor,
         directory: Directory,
         sessions_feed: ChangeFeed,
         shards_feed: ChangeFeed,
     ) -> None:
         self._verifier = verifier
+        self._revocations = revocations
         self._admin_door = admin_door
         self._directory = directory
         self._sessions_feed = sessions_feed
@@ -57,13 +63,17 @@ class Authenticator:
             or caller.role != claims.role
             or caller.practice_id != claims.practice_id
             or caller.user_id != claims.person_id
+            or claims.practice_id in self._revocations.suspended
             or caller.shard != self._directory.recall(claims.practice_id)
         ):
             return None
         return caller
 
     async def caller(self, route: Route, head: Head, address: str) -> Caller:
-        """The caller of a request. Raises UnauthenticatedError, AdminThrottledError, UnavailableError."""
+        """The caller of a request.
+
+        Raises UnauthenticatedError, AdminThrottledError, PracticeSuspendedError, UnavailableError.
+        """
         access = route.access
         if access is Access.PUBLIC:
             return Caller(client_address=address)
@@ -78,6 +88,8 @@ class Authenticator:
         if not self._sessions_feed.is_current:
             raise UnavailableError(retry_after_s=RETRY_AFTER_S)
         claims = await self._verifier.verify(token)
+        if claims.practice_id in self._revocations.suspended:
+            raise PracticeSuspendedError
         caller = Caller(
             practice_id=claims.practice_id,
             shard=await self.shard_of(claims.practice_id) if route.needs_shard else "",

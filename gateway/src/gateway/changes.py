@@ -1,6 +1,7 @@
 """What changed elsewhere: polls a service's `/internal/changes` every second and hands on what it tells.
 
-One mechanism for revoked sessions and moved shards. While polls fail, what is cached is still good for some minutes.
+One mechanism for revoked sessions, suspended practices and moved shards. While polls fail, what is cached is still
+good for some minutes.
 """
 
 import asyncio

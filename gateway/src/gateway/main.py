@@ -74,6 +74,7 @@ def create_app(settings: Settings) -> Gateway:
     shards_feed = ChangeFeed(tenant, directory, service=Service.TENANT.value)
     authenticator = Authenticator(
         verifier=TokenVerifier(keys, revocations),
+        revocations=revocations,
         admin_door=_admin_door(settings),
         directory=directory,
         sessions_feed=sessions_feed,

@@ -62,6 +62,8 @@ ROUTES = (
     Route("POST", "/api/v1/auth/logout", Service.AUTH),
     Route("GET", "/api/v1/practices", Service.AUTH, Access.BEARER_OR_ADMIN),
     Route("GET", "/api/v1/admin/practices", Service.AUTH, Access.ADMIN),
+    Route("POST", "/api/v1/admin/practices/{id}/suspend", Service.AUTH, Access.ADMIN),
+    Route("POST", "/api/v1/admin/practices/{id}/resume", Service.AUTH, Access.ADMIN),
     Route("GET", "/api/v1/admin/servers", Service.TENANT, Access.ADMIN),
     Route("GET", "/api/v1/admin/shards", Service.TENANT, Access.ADMIN),
     Route("GET", "/api/v1/patients", Service.PATIENT),

@@ -7,6 +7,8 @@ import orjson
 from fastapi import Response
 
 SESSION_REVOKED = "session-revoked"
+PRACTICE_SUSPENDED = "practice-suspended"
+PRACTICE_RESUMED = "practice-resumed"
 SHARD_RELEASED = "shard-released"
 SHARD_QUARANTINED = "shard-quarantined"
 MAX_CHANGES = 10_000

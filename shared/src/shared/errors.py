@@ -72,6 +72,10 @@ class ForbiddenError(ServiceError):
     error, status, title = "forbidden", 403, "This role may not do this"
 
 
+class PracticeSuspendedError(ServiceError):
+    error, status, title = "practice-suspended", 403, "This practice is suspended"
+
+
 class NotFoundError(ServiceError):
     error, status, title = "not-found", 404, "Not found"
 

@@ -75,7 +75,8 @@ def _opener(url: str) -> urllib.request.OpenerDirector:
 
 def _complaint(error: urllib.error.HTTPError) -> str:
     try:
-        message = json.load(error).get("message")
+        said = json.load(error)
+        message = said.get("detail") or said.get("message")
     except (OSError, ValueError, AttributeError):
         message = None
     hint = " Are ADMIN_USER_NAME and ADMIN_PASSWORD those of this gateway?" if error.code == 401 else ""  # noqa: PLR2004

@@ -1,6 +1,7 @@
-"""What the operator's commands show: rows put together from the gateway's answers."""
+"""What the operator's commands show and do, put together from the gateway's answers."""
 
 from typing import Any
+from uuid import UUID
 
 from gowebbo_stack.admin import Admin
 
@@ -17,6 +18,20 @@ def practices(admin: Admin) -> list[dict[str, Any]]:
         row = {"server": place.get("server"), "database": place.get("database") or practice.get("database_name")}
         rows.append({name: (practice | row).get(name) for name in PRACTICE_COLUMNS})
     return rows
+
+
+def suspend(admin: Admin, practice_id: UUID) -> dict[str, Any]:
+    """Suspend a practice."""
+    return _practice_after(admin.post(f"practices/{practice_id}/suspend"))
+
+
+def resume(admin: Admin, practice_id: UUID) -> dict[str, Any]:
+    """Let a suspended practice in again."""
+    return _practice_after(admin.post(f"practices/{practice_id}/resume"))
+
+
+def _practice_after(result: dict[str, Any]) -> dict[str, Any]:
+    return {"practice": result["id"], "status": result["status"]}
 
 
 def servers(admin: Admin) -> list[dict[str, Any]]:

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, not_, or_, select
 
-from auth_service.schema import changes, interval
+from auth_service.schema import changes, interval, practices
+from auth_service.storage.practices import SUSPENDED
+from shared.changes import PRACTICE_SUSPENDED, SESSION_REVOKED
 
 _ORDER_LOCK = 0x6175_7468_0001
 """Advisory lock held by whoever adds a change until the commit: numbers become visible in their order."""
@@ -37,16 +39,25 @@ def changes_between(connection: Connection, after: int, *, until: int, limit: in
     return _read(connection, changes.c.seq > after, changes.c.seq <= until, limit=limit)
 
 
-def recent_changes(connection: Connection, *, age_s: int, until: int, limit: int) -> list[Change]:
-    """Changes that are at most this old, in order."""
-    return _read(connection, changes.c.at >= func.now() - interval(age_s), changes.c.seq <= until, limit=limit)
+def changes_in_force(connection: Connection, *, age_s: int, until: int, limit: int) -> list[Change]:
+    """What somebody who knows nothing has to know, in order: young revocations, and suspensions that weren't undone."""
+    young = and_(changes.c.kind == SESSION_REVOKED, changes.c.at >= func.now() - interval(age_s))
+    return _read(connection, or_(young, _suspension_in_force()), changes.c.seq <= until, limit=limit)
 
 
 def prune_changes(connection: Connection, *, age_s: int) -> int:
-    """Deletes changes that matter to nobody any more; how many. The newest stays: it carries the number."""
+    """Deletes changes that matter to nobody any more; how many.
+
+    A suspension stays as long as it lasts, and the newest change of all, which carries the number.
+    """
     newest = select(func.max(changes.c.seq)).scalar_subquery()
     old = changes.c.at < func.now() - interval(age_s)
-    return connection.execute(delete(changes).where(old, changes.c.seq < newest)).rowcount
+    return connection.execute(delete(changes).where(old, changes.c.seq < newest, not_(_suspension_in_force()))).rowcount
+
+
+def _suspension_in_force() -> ColumnElement[bool]:
+    suspended = select(practices.c.id).where(practices.c.status == SUSPENDED)
+    return and_(changes.c.kind == PRACTICE_SUSPENDED, changes.c.practice_id.in_(suspended))
 
 
 def _read(connection: Connection, *conditions: ColumnElement[bool], limit: int) -> list[Change]:

@@ -38,6 +38,16 @@ class Practice:
     created_at: datetime
 
 
+_SHOWN = (
+    practices.c.id,
+    practices.c.name,
+    practices.c.email,
+    practices.c.status,
+    practices.c.database_name,
+    practices.c.created_at,
+)
+
+
 def insert_signup(connection: Connection, signup: SignUp) -> None:
     """Person, practice and membership. IntegrityError of one of EMAIL_CONSTRAINTS when the e-mail is taken."""
     both = {"name": signup.name, "email": signup.email, "password": signup.password}
@@ -75,6 +85,21 @@ def undo_signup(connection: Connection, practice_id: UUID) -> bool:
     connection.execute(delete(people).where(people.c.id.in_(persons), ~elsewhere))
     connection.execute(upsert(abandoned_signups).values(practice_id=practice_id).on_conflict_do_nothing())
     return True
+
+
+def lock_practice(connection: Connection, practice_id: UUID) -> Practice | None:
+    """The practice, locked until the transaction's end against all but new sessions, which only refer to it."""
+    row = connection.execute(
+        select(*_SHOWN).where(practices.c.id == practice_id).with_for_update(key_share=True)
+    ).first()
+    return Practice(*row) if row else None
+
+
+def change_status(connection: Connection, practice_id: UUID, status: str) -> None:
+    """Gives the practice another status."""
+    connection.execute(
+        update(practices).where(practices.c.id == practice_id).values(status=status, updated_at=func.now())
+    )
 
 
 def status_of(connection: Connection, practice_id: UUID) -> str | None:
@@ -118,14 +143,7 @@ def list_practices(
     connection: Connection, *, after: UUID | None, limit: int, active_only: bool, only: UUID | None = None
 ) -> list[Practice]:
     """Practices by id, which is by age; `after` is the last one of the page before."""
-    query = select(
-        practices.c.id,
-        practices.c.name,
-        practices.c.email,
-        practices.c.status,
-        practices.c.database_name,
-        practices.c.created_at,
-    )
+    query = select(*_SHOWN)
     if active_only:
         query = query.where(practices.c.status == ACTIVE)
     if only is not None:

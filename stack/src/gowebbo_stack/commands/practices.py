@@ -1,8 +1,13 @@
 """`gowebbo practices …`."""
 
+from typing import Annotated
+from uuid import UUID
+
 import typer
 
-from gowebbo_stack.commands.terminal import AsJson, Url, Yes, as_admin, print_rows
+from gowebbo_stack.commands.terminal import AsJson, Url, Yes, as_admin, confirm, print_outcome, print_rows
+
+PracticeId = Annotated[UUID, typer.Argument(metavar="ID", help="The practice's id, as `practices list` shows it.")]
 
 app = typer.Typer(help="Practices and where their databases are.", no_args_is_help=True)
 
@@ -13,3 +18,23 @@ def list_all(*, as_json: AsJson = False, url: Url = None, yes: Yes = False) -> N
     from gowebbo_stack import operations  # noqa: PLC0415
 
     print_rows(as_admin(url, operations.practices), operations.PRACTICE_COLUMNS, as_json=as_json)
+
+
+@app.command()
+def suspend(practice_id: PracticeId, *, as_json: AsJson = False, url: Url = None, yes: Yes = False) -> None:
+    """Refuse every call of a practice, log-ins too, until it is resumed. Takes effect within seconds.
+
+    No session ends, no data changes, and other practices notice nothing.
+    """
+    from gowebbo_stack import operations  # noqa: PLC0415
+
+    confirm(f"Suspend practice {practice_id}? Its people can do nothing until it is resumed.", yes=yes)
+    print_outcome(as_admin(url, lambda admin: operations.suspend(admin, practice_id)), as_json=as_json)
+
+
+@app.command()
+def resume(practice_id: PracticeId, *, as_json: AsJson = False, url: Url = None, yes: Yes = False) -> None:  # noqa: ARG001
+    """Let a suspended practice in again, with the tokens that it has. Takes effect within seconds."""
+    from gowebbo_stack import operations  # noqa: PLC0415
+
+    print_outcome(as_admin(url, lambda admin: operations.resume(admin, practice_id)), as_json=as_json)
