@@ -42,8 +42,14 @@ def make_stand() -> Iterator[Callable[..., Stand]]:
     """Makes stands with settings of their own."""
     made = []
 
-    def make(*, revoked_at_start: Sequence[str] = (), patient_processes: int = 1, **settings: Any) -> Stand:
-        made.append(Stand(settings, list(revoked_at_start), patient_processes))
+    def make(
+        *,
+        revoked_at_start: Sequence[str] = (),
+        suspended_at_start: Sequence[str] = (),
+        patient_processes: int = 1,
+        **settings: Any,
+    ) -> Stand:
+        made.append(Stand(settings, [*revoked_at_start], [*suspended_at_start], patient_processes))
         return made[-1]
 
     yield make

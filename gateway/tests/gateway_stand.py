@@ -162,6 +162,7 @@ class Stand:
 
     settings: dict[str, Any] = field(default_factory=dict)
     revoked_at_start: list[str] = field(default_factory=list)
+    suspended_at_start: list[str] = field(default_factory=list)
     patient_processes: int = 1
     signer: Signer = field(default_factory=Signer)
 
@@ -170,6 +171,8 @@ class Stand:
         self.services = {"auth": self.auth, "tenant": self.tenant, "patient": self.patient}
         for number in range(2, self.patient_processes + 1):
             self.services[f"patient-{number}"] = StandService(f"patient-service-{number}")
+        # never reset: the numbers of a feed don't go back
+        self.suspensions = [("practice-suspended", one) for one in self.suspended_at_start]
         self._sockets = tempfile.TemporaryDirectory(prefix="gw")
         self._servers: dict[str, tuple[uvicorn.Server, asyncio.Task[None]]] = {}
         self._loop = uvloop.new_event_loop()
@@ -295,7 +298,8 @@ class Stand:
         return JSONResponse({"keys": [signer.jwk() for signer in self.signers]})
 
     async def _auth_changes(self, request: Request) -> Response:
-        return _changes(request, [{"kind": "session-revoked", "session_id": one} for one in self.revoked])
+        suspensions = [{"kind": kind, "practice_id": one} for kind, one in self.suspensions]
+        return _changes(request, suspensions + [{"kind": "session-revoked", "session_id": one} for one in self.revoked])
 
     async def _tenant_changes(self, request: Request) -> Response:
         return _changes(request, [{"kind": "shard-moved", "practice_id": one} for one in self.moves])

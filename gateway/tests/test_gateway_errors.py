@@ -62,9 +62,11 @@ def test_the_admins_password_opens_no_route_of_a_practice(stand: Stand, route) -
     _assert_error(answer, 401, "unauthenticated")
 
 
-@pytest.mark.parametrize("path", [r.template for r in ROUTES if r.access is Access.ADMIN])
-def test_a_practices_token_opens_no_route_of_the_admin(stand: Stand, path: str) -> None:
-    answer = stand.client.get(path, headers=stand.bearer())
+@pytest.mark.parametrize(
+    "route", [r for r in ROUTES if r.access is Access.ADMIN], ids=lambda r: f"{r.method} {r.template}"
+)
+def test_a_practices_token_opens_no_route_of_the_admin(stand: Stand, route) -> None:
+    answer = stand.client.request(route.method, route.template.replace("{id}", "x"), headers=stand.bearer())
     _assert_error(answer, 401, "unauthenticated")
     assert answer.headers["www-authenticate"].startswith("Basic ")
 

@@ -222,17 +222,68 @@ def test_a_feed_that_answers_nonsense_changes_nothing_and_grows_old(nonsense) ->
     assert not feed.is_current
 
 
-def test_other_kinds_of_changes_and_broken_ones_revoke_nothing() -> None:
+def test_other_kinds_of_changes_and_broken_ones_revoke_and_suspend_nothing() -> None:
     revocations = Revocations()
     revocations.apply(
         [
             {"kind": "practice-suspended", "session_id": "x"},
+            {"kind": "practice-suspended", "practice_id": None},
+            {"kind": "practice-suspended", "practice_id": ["x"]},
+            {"kind": "practice-moved", "practice_id": "x", "session_id": "x"},
             {"kind": "session-revoked"},
             {},
-            {"kind": "session-revoked", "session_id": None},
+            {"kind": "session-revoked", "session_id": None, "practice_id": "x"},
+            {"kind": "practice-resumed"},
         ]
     )
     assert len(revocations) == 0
+    assert revocations.suspended == set()
+
+
+def _suspensions(*changes: tuple[str, str], last: int, reset: bool = False):
+    listed = [{"seq": 1, "kind": f"practice-{kind}", "practice_id": one, "session_id": None} for kind, one in changes]
+    return 200, {"changes": listed, "last": last, **({"reset": True} if reset else {})}
+
+
+def test_suspensions_follow_the_feed_in_its_order() -> None:
+    clock, revocations = Clock(), Revocations()
+    asker = ScriptedAsker(
+        _suspensions(("suspended", "p"), ("suspended", "q"), last=7),
+        _suspensions(("resumed", "p"), last=8),
+        _suspensions(("suspended", "p"), ("resumed", "p"), ("suspended", "p"), ("resumed", "q"), last=12),
+        (500, None),
+        _suspensions(("resumed", "p"), ("suspended", "p"), ("resumed", "p"), last=15),
+        _suspensions(("suspended", "r"), last=2, reset=True),
+        _suspensions(("suspended", "s"), last=2),
+    )
+    feed = ChangeFeed(asker, revocations, service="auth-service", reload_s=300, clock=clock)
+
+    def poll() -> set[str]:
+        asyncio.run(feed.poll())
+        return revocations.suspended
+
+    assert poll() == {"p", "q"}
+    assert poll() == {"q"}
+    assert poll() == {"p"}
+    assert poll() == {"p"}, "what is known stays while the feed fails"
+    assert poll() == set()
+    assert poll() == {"r"}
+    clock.now += 300
+    assert poll() == {"s"}, "read anew"
+
+
+def test_a_suspension_in_the_first_part_of_the_whole_list_is_undone_by_a_later_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.changes.MAX_CHANGES", 2)
+    revocations = Revocations()
+    asker = ScriptedAsker(
+        _suspensions(("suspended", "p"), ("suspended", "q"), last=4),
+        _suspensions(("suspended", "r"), ("resumed", "p"), last=9),
+        _suspensions(last=9),
+    )
+    asyncio.run(ChangeFeed(asker, revocations, service="auth-service", clock=Clock()).poll())
+    assert revocations.suspended == {"q", "r"}
 
 
 def test_an_answer_that_was_overtaken_by_a_change_is_not_remembered() -> None:
