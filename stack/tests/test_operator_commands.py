@@ -1,9 +1,10 @@
-"""`practices list` and `servers list` are clients of the gateway's admin routes."""
+"""The operator's commands are clients of the gateway's admin routes."""
 
 import base64
 import http.server
 import json
 import os
+import pty
 import subprocess
 import sys
 import threading
@@ -31,13 +32,16 @@ ANSWERS = {
 }
 
 
+KNOWN, CLOSING, UNKNOWN = (f"0199aaaa-0000-7000-8000-00000000000{n}" for n in range(3))
+posted: list[str] = []
+
+
 class Gateway(http.server.BaseHTTPRequestHandler):
     """Two items on a page, so that following the cursor is needed."""
 
     def do_GET(self):
-        expected = base64.b64encode(":".join(CREDENTIALS.values()).encode()).decode()
         address = urlsplit(self.path)
-        if self.headers["Authorization"] != f"Basic {expected}":
+        if not self.is_admin():
             return self.send(401, {"message": "Wrong credentials."})
         if address.path not in ANSWERS:
             return self.send(404, {"message": "Nothing here."})
@@ -46,6 +50,27 @@ class Gateway(http.server.BaseHTTPRequestHandler):
         if start + 2 < len(ANSWERS[address.path]):
             page["next_cursor"] = str(start + 2)
         return self.send(200, {"success": True, "result": page})
+
+    def do_POST(self):
+        if not self.is_admin():
+            return self.send(401, {"message": "Wrong credentials."})
+        posted.append(self.path)
+        practice_id, deed = self.path.removeprefix("/api/v1/admin/practices/").split("/")
+        if practice_id == UNKNOWN:
+            return self.send(404, {"message": "There is no such practice.", "detail": "There is no such practice."})
+        if practice_id == CLOSING:
+            refusal = {
+                "message": "This practice is neither active nor suspended.",
+                "detail": "This practice is closing.",
+            }
+            return self.send(409, refusal)
+        status = {"suspend": "suspended", "resume": "active"}[deed]
+        result = {"id": practice_id, "name": "Clinic", "email": "c@example.com", "status": status}
+        return self.send(200, {"success": True, "result": result})
+
+    def is_admin(self):
+        expected = base64.b64encode(":".join(CREDENTIALS.values()).encode()).decode()
+        return self.headers["Authorization"] == f"Basic {expected}"
 
     def send(self, status, body):
         self.send_response(status)
@@ -56,8 +81,9 @@ class Gateway(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def url():
+    posted.clear()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Gateway) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -125,3 +151,79 @@ def test_without_a_gateway_the_command_says_how_to_name_one(tmp_path):
     unreachable = gowebbo(tmp_path, "servers", "list", "--url", "http://127.0.0.1:1", **CREDENTIALS)
     assert unreachable.returncode == 1
     assert "can't be asked" in unreachable.stderr
+
+
+STATUSES = {"suspend": "suspended", "resume": "active"}
+
+
+def suspend_at_a_terminal(tmp_path, url, *words, answer=""):
+    """The command's exit code and all that it showed to somebody who sits there and types the answer."""
+    here, there = pty.openpty()
+    try:
+        os.write(here, answer.encode())
+        done = subprocess.run(
+            [sys.executable, "-m", "gowebbo_stack", "practices", "suspend", KNOWN, *words],
+            env={"PATH": os.environ["PATH"], "GOWEBBO_HOME": str(tmp_path), "GOWEBBO_URL": url, **CREDENTIALS},
+            stdin=there,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    finally:
+        os.close(there)
+        os.close(here)
+    return done
+
+
+@pytest.mark.parametrize(("deed", "status"), STATUSES.items())
+def test_a_practice_is_suspended_and_resumed(tmp_path, url, deed, status):
+    """Nobody is asked where no terminal is: a script means it."""
+    answer = gowebbo(tmp_path, "practices", deed, KNOWN, "--json", GOWEBBO_URL=url, **CREDENTIALS)
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout) == {"practice": KNOWN, "status": status}
+    assert posted == [f"/api/v1/admin/practices/{KNOWN}/{deed}"]
+    table = gowebbo(tmp_path, "practices", deed, KNOWN, "--url", url, "--yes", **CREDENTIALS)
+    assert table.returncode == 0
+    assert KNOWN in table.stdout
+    assert status in table.stdout
+
+
+def test_suspending_asks_on_a_terminal_and_does_nothing_without_a_yes(tmp_path, url):
+    for answer in ("n\n", "\n"):
+        declined = suspend_at_a_terminal(tmp_path, url, "--json", answer=answer)
+        assert declined.returncode == 1
+        assert KNOWN in declined.stderr
+        assert declined.stdout == ""
+    assert posted == []
+    agreed = suspend_at_a_terminal(tmp_path, url, "--json", answer="y\n")
+    assert agreed.returncode == 0, agreed.stderr
+    assert json.loads(agreed.stdout) == {"practice": KNOWN, "status": "suspended"}
+
+
+def test_yes_answers_the_question_on_a_terminal(tmp_path, url):
+    done = suspend_at_a_terminal(tmp_path, url, "--yes")
+    assert done.returncode == 0
+    assert "?" not in done.stderr + done.stdout
+    assert len(posted) == 1
+
+
+@pytest.mark.parametrize("deed", STATUSES)
+@pytest.mark.parametrize(
+    ("practice_id", "words"),
+    [(UNKNOWN, "404: There is no such practice."), (CLOSING, "409: This practice is closing.")],
+)
+def test_a_refusal_is_told_in_the_gateways_words(tmp_path, url, deed, practice_id, words):
+    answer = gowebbo(tmp_path, "practices", deed, practice_id, "--json", GOWEBBO_URL=url, **CREDENTIALS)
+    assert answer.returncode == 1
+    assert words in answer.stderr
+    assert answer.stdout == ""
+
+
+@pytest.mark.parametrize("deed", STATUSES)
+@pytest.mark.parametrize("written", ["", "Sunrise Clinic", "../admin", KNOWN[:-1]])
+def test_only_an_id_names_a_practice(tmp_path, url, deed, written):
+    answer = gowebbo(tmp_path, "practices", deed, written, "--yes", GOWEBBO_URL=url, **CREDENTIALS)
+    assert answer.returncode != 0
+    assert "valid UUID" in answer.stderr
+    assert posted == []

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gowebbo_stack.commands.terminal import AsJson, Yes, fail, print_json, print_table
+from gowebbo_stack.commands.terminal import AsJson, Yes, confirm, fail, print_json, print_table
 
 if TYPE_CHECKING:
     from gowebbo_stack.home import Home
@@ -47,8 +47,7 @@ def clean_data(*, yes: Yes = False) -> None:
         return
     if not yes and not sys.stdin.isatty():
         fail(f"This removes {home.path} with all data. Say so with --yes.")
-    if not yes:
-        typer.confirm(f"Remove {home.path} with all practices, patients and secrets?", abort=True)
+    confirm(f"Remove {home.path} with all practices, patients and secrets?", yes=yes)
     try:
         home.remove()
     except NotAHomeError as error:

@@ -33,8 +33,12 @@ def as_admin(url: str | None, deed: Callable[["Admin"], _Result]) -> _Result:
 
 def confirm(question: str, *, yes: bool) -> None:
     """Ask, on a terminal only: a script that calls a command means it. Ends the command unless the answer is yes."""
-    if not yes and sys.stdin.isatty():
-        typer.confirm(question, abort=True, err=True)
+    if yes or not sys.stdin.isatty():
+        return
+    # not typer.confirm: it writes to standard output, which may be a file that JSON goes to
+    print(f"{question} [y/N]: ", end="", file=sys.stderr, flush=True)  # noqa: T201
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        fail("Nothing was done.")
 
 
 def print_json(document: Any) -> None:
