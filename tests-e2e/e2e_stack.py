@@ -31,6 +31,8 @@ GOWEBBO = Path(sys.executable).with_name("gowebbo")
 START_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 15
 """Contract: every child has stopped within this time."""
+BACK_WITHIN_S = 30
+"""A killed process runs again by then."""
 POLL_S = 0.1
 _KEPT_FROM_CALLER = ("PATH", "HOME", "LANG", "USER", "TMPDIR")
 
@@ -248,6 +250,26 @@ def pids_of(entry: dict[str, Any]) -> list[int]:
     """The process ids of an entry of `status`; empty while it restarts."""
     found = entry["pids"] if "pids" in entry else [entry["pid"]]
     return [pid for pid in found or [] if pid]
+
+
+def kill_and_wait(stack: EmbeddedStack, name: str, number: int, until: Callable[[], None] = lambda: None) -> None:
+    """Kills one process, does something else, and waits until that process alone was started anew."""
+    before = stack.status()
+    victim = pids_of(before[name])[number]
+    os.kill(victim, signal.SIGKILL)
+    until()
+    eventually(
+        lambda: (now := stack.status()[name]["pids"]) and now[number] not in {None, victim},
+        f"{name} runs again",
+        timeout_s=BACK_WITHIN_S,
+    )
+    after = stack.status()
+    assert set(all_pids(before)) - set(all_pids(after)) == {victim}
+
+
+def all_pids(status: dict[str, dict[str, object]]) -> list[int]:
+    """Every process of every entry."""
+    return [pid for entry in status.values() for pid in pids_of(entry)]
 
 
 class Mailbox:

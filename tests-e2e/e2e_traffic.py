@@ -3,18 +3,20 @@
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 import httpx
 from e2e_api import PATIENT, PATIENTS, SIGNUP, Practice, new_sign_up, patient_path
-from e2e_stack import EmbeddedStack, eventually
+from e2e_stack import BACK_WITHIN_S, EmbeddedStack, eventually
 
 PATIENT_PAUSE_S = 0.02
 SIGN_UP_PAUSE_S = 0.2
 """Between two calls of one client: on two cores the stack must also find time to recover, and each sign-up makes some
 three hundred files that a killed PostgreSQL has to write out again."""
+CALLS_AT_ONCE = 16
 TRANSPORT = 0
 """Noted instead of a status when the connection itself broke."""
 
@@ -96,3 +98,47 @@ class Traffic:
                 patient_id = answer.json()["result"]["id"]
                 self.promises.patients.append((practice, patient_id))
                 self._call("GET", patient_path(patient_id), seen, headers=headers)
+
+
+def read_anew(practice: Practice) -> int:
+    """Status of a read on a connection of its own, for which any gateway may be chosen; TRANSPORT if it broke."""
+    headers = {"Authorization": f"Bearer {practice.token}", "Connection": "close"}
+    try:
+        return httpx.get(f"{practice.api.url}{PATIENTS}", headers=headers, timeout=30).status_code
+    except httpx.TransportError:
+        return TRANSPORT
+
+
+def read_all(practices: list[Practice]) -> Counter[int]:
+    """The statuses of five reads of each practice, many at once."""
+    with ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
+        return Counter(pool.map(read_anew, practices * 5))
+
+
+class Reading:
+    """A client that reads one practice after the other, as long as the context lasts."""
+
+    def __init__(self, practices: list[Practice]) -> None:
+        self.seen: Counter[int] = Counter()
+        self._practices = practices
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._read)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.wait_for_more(len(self._practices))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def wait_for_more(self, count: int) -> None:
+        """Waits until so many more reads have succeeded."""
+        then = self.seen[200]
+        eventually(lambda: self.seen[200] >= then + count, f"{count} more reads", timeout_s=BACK_WITHIN_S)
+
+    def _read(self) -> None:
+        while not self._over.is_set():
+            for practice in self._practices:
+                self.seen[read_anew(practice)] += 1

@@ -20,6 +20,8 @@ ROUTES = {
     ("/api/v1/signup", "post"),
     ("/api/v1/login", "post"),
     ("/api/v1/admin/practices", "get"),
+    ("/api/v1/admin/practices/{}/suspend", "post"),
+    ("/api/v1/admin/practices/{}/resume", "post"),
     ("/api/v1/auth/refresh", "post"),
     ("/api/v1/auth/logout", "post"),
 }

@@ -1,25 +1,17 @@
 """Two gateways and two patient services in one stack: each practice keeps to one process, each process dies alone."""
 
-import os
-import signal
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
 import httpx
 import psutil
 import pytest
 from e2e_api import PATIENTS, Api, Practice
-from e2e_stack import EmbeddedStack, StackFactory, eventually, pids_of, rows
-from e2e_traffic import TRANSPORT
+from e2e_stack import BACK_WITHIN_S, EmbeddedStack, StackFactory, eventually, kill_and_wait, pids_of, rows
+from e2e_traffic import TRANSPORT, Reading, read_all
 
 PRACTICES = 16
-CALLS_AT_ONCE = 16
 SEVERAL = ("gateway", "patient-service")
-BACK_WITHIN_S = 30
 CONNECTIONS = (
     "SELECT datname, client_port FROM pg_stat_activity"
     " WHERE starts_with(datname, 'shard_') AND starts_with(usename, 'shard_')"
@@ -41,21 +33,6 @@ def practices(several: EmbeddedStack) -> Iterator[list[Practice]]:
         one.new_patient()
     yield joined
     api.close()
-
-
-def read_anew(practice: Practice) -> int:
-    """Status of a read on a connection of its own, for which any gateway may be chosen; TRANSPORT if it broke."""
-    headers = {"Authorization": f"Bearer {practice.token}", "Connection": "close"}
-    try:
-        return httpx.get(f"{practice.api.url}{PATIENTS}", headers=headers, timeout=30).status_code
-    except httpx.TransportError:
-        return TRANSPORT
-
-
-def read_all(practices: list[Practice]) -> Counter[int]:
-    """The statuses of five reads of each practice, many at once."""
-    with ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
-        return Counter(pool.map(read_anew, practices * 5))
 
 
 def local_ports(pid: int) -> set[int]:
@@ -146,52 +123,3 @@ def test_the_stack_stops_with_all_of_them(several: EmbeddedStack) -> None:
     children = several.descendants()
     assert several.stop() == 0
     assert [one for one in children if one.is_running()] == []
-
-
-class Reading:
-    """A client that reads one practice after the other, as long as the context lasts."""
-
-    def __init__(self, practices: list[Practice]) -> None:
-        self.seen: Counter[int] = Counter()
-        self._practices = practices
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._read)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self.wait_for_more(len(self._practices))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def wait_for_more(self, count: int) -> None:
-        """Waits until so many more reads have succeeded."""
-        then = self.seen[200]
-        eventually(lambda: self.seen[200] >= then + count, f"{count} more reads", timeout_s=BACK_WITHIN_S)
-
-    def _read(self) -> None:
-        while not self._over.is_set():
-            for practice in self._practices:
-                self.seen[read_anew(practice)] += 1
-
-
-def kill_and_wait(stack: EmbeddedStack, name: str, number: int, until: Callable[[], None] = lambda: None) -> None:
-    """Kills one process, does something else, and waits until that process alone was started anew."""
-    before = stack.status()
-    victim = pids_of(before[name])[number]
-    os.kill(victim, signal.SIGKILL)
-    until()
-    eventually(
-        lambda: (now := stack.status()[name]["pids"]) and now[number] not in {None, victim},
-        f"{name} runs again",
-        timeout_s=BACK_WITHIN_S,
-    )
-    after = stack.status()
-    assert set(all_pids(before)) - set(all_pids(after)) == {victim}
-
-
-def all_pids(status: dict[str, dict[str, object]]) -> list[int]:
-    """Every process of every entry."""
-    return [pid for entry in status.values() for pid in pids_of(entry)]
