@@ -194,15 +194,16 @@ def test_pruning_keeps_suspensions_as_long_as_they_last(client, practice, centra
     order(client, "resume", neighbour["id"])
     central.rows("UPDATE auth.changes SET at = now() - interval '1 year'")
 
-    def prune() -> int:
+    def left_after_pruning() -> list[int]:
         with database.engine.begin() as connection:
-            return changes.prune_changes(connection, age_s=3600)
+            changes.prune_changes(connection, age_s=3600)
+        return [seq for (seq,) in central.rows("SELECT seq FROM auth.changes ORDER BY seq")]
 
-    assert prune() == 1, "the neighbour's suspension; its end carries the number"
+    assert left_after_pruning() == [1, 3], "the neighbour's suspension is gone; its end carries the number"
     assert suspended_of(client) == {practice["id"]}
     order(client, "resume", practice["id"])
     assert suspended_of(client) == set()
-    assert prune() == 2
+    assert left_after_pruning() == [4]
     assert suspended_of(client) == set()
     assert poll(client)["last"] == 4
 
@@ -220,6 +221,14 @@ def test_suspended_resumed_and_suspended_again_is_suspended(client, practice):
     assert suspended_of(client) == suspended_of(client, after=0) == {practice["id"]}
     order(client, "resume", practice["id"])
     assert suspended_of(client) == suspended_of(client, after=0) == set()
+
+
+def test_a_suspension_whose_end_has_the_older_time_is_over(client, practice, central):
+    """A change's time is its transaction's beginning: the one that waited for the other may have begun before it."""
+    for deed in ("suspend", "resume"):
+        order(client, deed, practice["id"])
+    central.rows("UPDATE auth.changes SET at = now() - interval '1 year' WHERE seq = 2")
+    assert suspended_of(client) == set()
 
 
 def test_a_database_restored_to_an_older_state_tells_its_suspensions_anew(client, practice, central):
