@@ -100,7 +100,8 @@ class Forwarder:
         body = exchange.body = RequestBody(exchange.receive, head, max_bytes=route.max_body_bytes)
         if not body.is_read:
             await body.fill()
-        self._shares.enter(caller.practice_id)
+        if not self._shares.enter(caller.practice_id):
+            await self._shares.wait(caller.practice_id)
         try:
             answer = await self._ask(exchange, line, caller, body)
             try:
