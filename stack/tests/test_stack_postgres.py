@@ -67,6 +67,36 @@ def test_nothing_committed_is_lost_when_the_postmaster_is_killed(server, tmp_pat
         holder.close()
 
 
+def pid_of(server, kind):
+    [[pid]] = query(server, f"SELECT pid FROM pg_stat_activity WHERE backend_type = '{kind}'")
+    return pid
+
+
+@pytest.mark.parametrize("identity", IDENTITIES)
+def test_a_process_too_busy_to_see_that_the_postmaster_is_dead_does_not_keep_it_from_starting(tmp_path, identity):
+    """As the checkpointer is while it writes out thousands of files: it holds the shared memory."""
+    server = Postgres(tmp_path / "data", free_port(), "secret", max_connections=50, identity=identity)
+    server.initialise()
+    log = tmp_path / "log"
+    with running(server, log) as process:
+        query(server, "CREATE TABLE kept AS SELECT 1 AS one")
+        os.kill(pid_of(server, "checkpointer"), signal.SIGSTOP)
+        process.kill()
+        process.wait()
+        with running(server, log):
+            assert query(server, "SELECT one FROM kept") == [(1,)]
+
+
+def test_a_shell_in_the_data_folder_is_left_alone(server, tmp_path):
+    with running(server, tmp_path / "log") as process:
+        process.kill()
+        process.wait()
+    with subprocess.Popen(["sleep", "60"], cwd=server.data) as stranger:
+        with running(server, tmp_path / "log"):
+            assert stranger.poll() is None
+        stranger.kill()
+
+
 def test_a_pid_that_was_taken_by_another_program_does_not_keep_it_from_starting(server, tmp_path):
     log = tmp_path / "log"
     with running(server, log) as process:

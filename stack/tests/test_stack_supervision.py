@@ -1,6 +1,7 @@
 """A child that dies comes back, a child that is stopped is gone with all it started."""
 
 import asyncio
+import math
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from gowebbo_stack.home import started_at
 from gowebbo_stack.launching import Identity, Launch, works
-from gowebbo_stack.supervision import Child, NotStartedError, Program, Reaper, run
+from gowebbo_stack.supervision import Child, NotStartedError, Program, Reaper, run, stop_all
 
 
 def python(code, **launch):
@@ -89,6 +90,68 @@ def test_a_child_that_ignores_its_signal_is_killed_with_what_it_started(tmp_path
         await until(lambda: started_at(int(file.read_text())) is None)
 
     supervised(scenario, python(code), stop_timeout_s=0.2)
+
+
+_STUBBORN = """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGQUIT, lambda *_: (pathlib.Path({file!r}).write_text("at once"), sys.exit()))
+print("armed", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_child_that_can_end_at_once_is_told_to_before_it_is_killed(tmp_path):
+    """So that it takes its own children along."""
+    file, log = tmp_path / "file", tmp_path / "log"
+
+    async def scenario(child, said):
+        await until(lambda: log.exists() and log.read_text())
+        await child.stop(left_s=0.2)
+        assert file.read_text() == "at once"
+        assert said == ["toy did not stop within 0 s and is ended at once: it will recover when it starts again"]
+
+    launch = python(_STUBBORN.format(file=str(file)), log=log)
+    supervised(scenario, launch, stop_timeout_s=math.inf, crash_signal=signal.SIGQUIT)
+
+
+def test_a_child_that_does_not_even_end_at_once_is_killed(tmp_path):
+    log = tmp_path / "log"
+
+    async def scenario(child, _said):
+        await until(lambda: log.exists() and log.read_text())
+        await child.stop(left_s=0.2)
+        assert child.pid is None
+
+    launch = python(_STUBBORN.format(file="/nowhere/file"), log=log)
+    supervised(scenario, launch, stop_timeout_s=math.inf, crash_signal=signal.SIGTERM)
+
+
+class Stopping:
+    """A child that takes its time to stop."""
+
+    def __init__(self, stop_rank, takes_s=0.0):
+        self.program = Program("toy", python(""), stop_rank=stop_rank)
+        self.left_s = None
+        self._takes_s = takes_s
+
+    async def stop(self, left_s):
+        self.left_s = left_s
+        await asyncio.sleep(self._takes_s)
+
+
+def test_what_the_first_leave_of_the_time_is_the_last_ones():
+    first, second, last = Stopping(1, takes_s=0.2), Stopping(2, takes_s=0.3), Stopping(5)
+    asyncio.run(stop_all([last, first, second], timeout_s=10))
+    assert second.left_s < first.left_s <= 10
+    assert second.left_s <= first.left_s - 0.2
+    assert 0 < last.left_s <= second.left_s - 0.3
+
+
+def test_those_that_stop_after_the_time_is_over_have_none():
+    first, last = Stopping(1, takes_s=0.2), Stopping(5)
+    asyncio.run(stop_all([last, first], timeout_s=0.1))
+    assert last.left_s == 0
 
 
 def test_a_child_that_is_stopped_does_not_come_back():

@@ -145,19 +145,55 @@ def test_clients_wait_instead_of_being_refused_while_a_service_restarts(run_up):
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_nothing_survives_a_kill_9_of_up_itself_and_the_next_one_recovers(run_up, processes):
     up = run_up(GATEWAY_PROCESSES=processes, PATIENT_PROCESSES=processes).ready()
-    with psycopg2.connect(up.status()["postgres"]["dsn"]) as connection, connection.cursor() as cursor:
-        cursor.execute("CREATE TABLE kept AS SELECT 1 AS one")
-    connection.close()
+    execute(up, "CREATE TABLE kept AS SELECT 1 AS one")
     pids = up.pids()
     up.process.kill()
     up.process.wait()
     assert up.command("status", "--json").returncode == 1
     again = run_up().ready()
     assert gone(pids)
-    with psycopg2.connect(again.status()["postgres"]["dsn"]) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT one FROM kept")
-        assert cursor.fetchone() == (1,)
+    assert execute(again, "SELECT one FROM kept") == [(1,)]
+
+
+def execute(up, sql):
+    connection = psycopg2.connect(up.status()["postgres"]["dsn"])
+    with connection, connection.cursor() as cursor:
+        cursor.execute(sql)
+        found = cursor.fetchall() if cursor.description else []
     connection.close()
+    return found
+
+
+@pytest.fixture
+def busy_up(run_up):
+    """A stack whose PostgreSQL can't write out what it holds: as slow as with thousands of new databases."""
+    up = run_up().ready()
+    execute(up, "CREATE TABLE kept AS SELECT 1 AS one")
+    [[checkpointer]] = execute(up, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'")
+    os.kill(checkpointer, signal.SIGSTOP)
+    return up, checkpointer
+
+
+def test_a_postgres_that_has_no_time_to_write_everything_out_loses_nothing(busy_up, run_up, eventually):
+    up, checkpointer = busy_up
+    pids = up.pids()
+    up.process.send_signal(signal.SIGTERM)
+    eventually(lambda: "postgres did not stop within" in up.text())
+    os.kill(checkpointer, signal.SIGCONT)
+    assert up.process.wait(60) == 0
+    assert gone([*pids, checkpointer])
+    assert "received immediate shutdown request" in (up.home / "logs" / "postgres.log").read_text()
+    assert execute(run_up().ready(), "SELECT one FROM kept") == [(1,)]
+
+
+def test_a_postgres_that_still_writes_after_a_kill_9_of_up_is_in_nobodys_way(busy_up, run_up):
+    up, checkpointer = busy_up
+    up.process.kill()
+    up.process.wait()
+    again = run_up().ready()
+    assert gone([checkpointer])
+    assert "received immediate shutdown request" in (up.home / "logs" / "postgres.log").read_text()
+    assert execute(again, "SELECT one FROM kept") == [(1,)]
 
 
 def test_two_stacks_run_side_by_side_but_not_in_one_home(run_up):

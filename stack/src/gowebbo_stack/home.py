@@ -153,7 +153,7 @@ class Home:
     def remove_leftovers(self) -> list[str]:
         """End what an earlier `up` that was killed left behind, and return the names of those processes."""
         left = [(str(name), pid, started) for name, pid, started in self._recorded() if is_alive(pid, started)]
-        for sends in (_gentle_signal, lambda _name: signal.SIGKILL):
+        for sends in (_gentle_signal, _crash_signal, lambda _name: signal.SIGKILL):
             for name, pid, _ in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, sends(name))
@@ -187,6 +187,11 @@ class Home:
 def _gentle_signal(name: str) -> signal.Signals:
     # SIGINT is PostgreSQL's fast shutdown; on SIGTERM it would wait for its clients.
     return signal.SIGINT if name.startswith("postgres") else signal.SIGTERM
+
+
+def _crash_signal(name: str) -> signal.Signals:
+    # SIGKILL would leave PostgreSQL's own processes behind, and they the next one without its shared memory.
+    return signal.SIGQUIT if name.startswith("postgres") else signal.SIGKILL
 
 
 def _is_run_folder(folder: Path) -> bool:

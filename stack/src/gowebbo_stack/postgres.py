@@ -3,6 +3,7 @@
 The wheel's programs, our own initdb: SCRAM for every connection, no trust, no PATH.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -35,6 +36,11 @@ _SETTINGS = {
     "max_locks_per_transaction": "16",
     "max_pred_locks_per_transaction": "10",
     "jit": "off",
+    # A new database is 300 files, and a checkpoint has to fsync each. So checkpoints are small, and pages go to the
+    # disk meanwhile: what is left to do when the server stops, or to do again after a crash, takes some seconds.
+    "max_wal_size": "256MB",
+    "backend_flush_after": "256kB",
+    "checkpoint_warning": "0",
     "autovacuum_naptime": "5min",  # the interval is divided among all databases
     "timezone": "UTC",
     "log_timezone": "UTC",
@@ -151,19 +157,30 @@ class Postgres:
             return False
 
     def before_start(self) -> None:
-        """Free a data folder whose dead postmaster's pid now belongs to some other program.
+        """Free a data folder of what a killed postmaster left: its pid, and processes that are too busy to notice.
 
-        PostgreSQL takes any live process of that number for the old postmaster. The pid is replaced, the file
-        stays: the rest of it lets PostgreSQL see whether old backends still hold the shared memory.
+        PostgreSQL takes any live process of that pid for the old postmaster, and does not start while old processes
+        hold the shared memory: the one that writes a checkpoint may for minutes. The pid is replaced, the file
+        stays: the rest of it lets PostgreSQL see whether they still hold it.
         """
         lock = self.data / "postmaster.pid"
         try:
             first, *rest = lock.read_text(encoding="utf-8").splitlines(keepends=True)
-            command = Path(f"/proc/{int(first)}/cmdline").read_bytes()
+            command = _command(int(first))
         except (OSError, ValueError):
-            return  # no file, or no such process: PostgreSQL handles both
-        if os.fsencode(self.data) not in command:
+            return  # it stopped by itself
+        if os.fsencode(self.data) in command:
+            return  # it lives, and the new one will say so
+        if command:
             lock.write_text("".join([f"{_NO_SUCH_PID}\n", *rest]), encoding="utf-8")
+        self._kill_orphans()
+
+    def _kill_orphans(self) -> None:
+        for folder in Path("/proc").glob("[0-9]*"):
+            pid = int(folder.name)
+            with contextlib.suppress(OSError):  # it ended meanwhile, or is nobody's whom we may ask
+                if _command(pid).startswith(b"postgres: ") and (folder / "cwd").samefile(self.data):
+                    os.kill(pid, signal.SIGKILL)
 
     def _owner(self) -> int:
         return nobody_ids()[0] if self.identity is Identity.NOBODY else os.geteuid()
@@ -176,3 +193,11 @@ class Postgres:
         for folder, _, files in os.walk(self.data, topdown=False):  # the top last: it tells that all are done
             for path in (*(os.path.join(folder, file) for file in files), folder):  # noqa: PTH118 -- 60,000 files
                 os.chown(path, owner, -1, follow_symlinks=False)
+
+
+def _command(pid: int) -> bytes:
+    """Return a process's command line; nothing when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""

@@ -25,8 +25,8 @@ _CAUGHT_MAIL_DEFAULTS = {
     "RECLAIM_AFTER_S": "10",
 }
 
-# In which rank each stops, and how long it may take: with Redis (4) and PostgreSQL (5) together less than the
-# 15 s that people are promised.
+# In which rank each stops, and how long it may take: with Redis (4) less than all may take (stack.py), so that
+# PostgreSQL (5) has some seconds even then.
 _STOPPING = {
     "gateway": (1, 2.5),
     "auth-service": (2, 2.5),

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import itertools
+import math
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -14,6 +16,8 @@ from gowebbo_stack.launching import Launch, Process, start
 FIRST_DELAY_S = 0.1
 HEALTHY_AFTER_S = 5.0
 """A child that lived this long has recovered: the back-off begins anew."""
+CRASH_TIMEOUT_S = 1.5
+"""How long a program may take to end at once."""
 EX_CONFIG = 78
 """A program's exit status for faulty settings (sysexits.h): starting it again would not help."""
 
@@ -61,6 +65,7 @@ class Program:
     stop_signal: signal.Signals = signal.SIGTERM
     stop_timeout_s: float = 3.0
     stop_rank: int = 2  # lower ones stop first
+    crash_signal: signal.Signals | None = None  # ends it at once, with children of its own that SIGKILL would leave
     longest_delay_s: float = 5.0
     before_start: Callable[[], None] = lambda: None
     start: Callable[[Launch], Process] = start
@@ -101,17 +106,18 @@ class Child:
         self._launch()
         self._keeper = asyncio.create_task(self._keep(), name=f"keep {self.program.name}")
 
-    async def stop(self) -> None:
-        """Stop it: its own signal first, SIGKILL when the time is over."""
+    async def stop(self, left_s: float = math.inf) -> None:
+        """Stop it: its own signal first; when its time is over, or what is left for all, it is ended hard."""
         self._stopping = True
         process, ended = self._process, self._ended
         if process and ended:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(self.program.stop_signal)
-            done, _ = await asyncio.wait([ended], timeout=self.program.stop_timeout_s)
-            if not done:
-                limit_s = self.program.stop_timeout_s
-                self._announce(f"{self.program.name} did not stop within {limit_s:.0f} s and is killed")
+            limit_s = min(self.program.stop_timeout_s, left_s)
+            crash_signal = self.program.crash_signal
+            if not await _ends(process, ended, self.program.stop_signal, limit_s):
+                how = "ended at once: it will recover when it starts again" if crash_signal else "killed"
+                self._announce(f"{self.program.name} did not stop within {limit_s:.0f} s and is {how}")
+                if crash_signal:
+                    await _ends(process, ended, crash_signal, CRASH_TIMEOUT_S)
             _kill_group(process)
             await asyncio.wait([ended])
         if self._keeper:
@@ -160,6 +166,16 @@ class Child:
         return f"ended with status {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
 
 
+async def stop_all(children: Iterable[Child], *, timeout_s: float) -> None:
+    """Stop children by their ranks. What the first ones leave of the time is the last ones'."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    by_rank = sorted(children, key=lambda child: child.program.stop_rank)
+    for _, rank in itertools.groupby(by_rank, key=lambda child: child.program.stop_rank):
+        left_s = max(0.0, deadline - loop.time())
+        await asyncio.gather(*(child.stop(left_s) for child in rank))
+
+
 async def run(
     name: str,
     launch: Launch,
@@ -186,6 +202,14 @@ def _execute(name: str, launch: Launch, start: Callable[[Launch], Process]) -> P
         return start(launch)
     except (OSError, subprocess.SubprocessError) as error:
         raise NotStartedError(f"{name} can't be started: {error}") from error
+
+
+async def _ends(process: Process, ended: "asyncio.Future[int]", number: signal.Signals, timeout_s: float) -> bool:
+    """Send a signal and tell whether the process ended in time."""
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(number)
+    done, _ = await asyncio.wait([ended], timeout=timeout_s)
+    return bool(done)
 
 
 def _kill_group(process: Process) -> None:
