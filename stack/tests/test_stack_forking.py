@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gowebbo_stack import forking
 from gowebbo_stack.forking import ForkedProcess, ForkServer
 from gowebbo_stack.forkserver import MODULES
 from gowebbo_stack.home import started_at
@@ -126,6 +127,47 @@ def test_exit_codes_and_signals_arrive(server, launch, eventually):
     waiting.send_signal(signal.SIGKILL)
     eventually(lambda: waiting.poll() is not None)
     assert waiting.poll() == -signal.SIGKILL
+
+
+def test_a_forked_program_is_shown_by_its_own_name(server, launch, eventually):
+    waiting = server.start(launch("wait"))
+    folder = Path(f"/proc/{waiting.pid}")
+    assert isinstance(waiting, ForkedProcess)
+    eventually(lambda: (folder / "cmdline").read_text().split("\0")[:4] == [sys.executable, "-m", "toy", "wait"])
+    assert "forkserver" not in (folder / "cmdline").read_text()
+    assert (folder / "comm").read_text() == "toy\n"
+    waiting.send_signal(signal.SIGKILL)
+    eventually(lambda: waiting.poll() is not None)
+
+
+_LATE = """
+import os, pathlib, time
+depth = 0
+def forked():
+    global depth
+    depth += 1
+    if depth == 2:
+        pathlib.Path(__file__).with_name('late').write_text(str(os.getpid()))
+        time.sleep(1)
+os.register_at_fork(after_in_child=forked)
+"""
+
+
+def test_a_forked_program_that_comes_too_late_leaves_no_zombie(
+    toy_folder, forkserver_log, launch, eventually, monkeypatch
+):
+    (toy_folder / "bcrypt.py").write_text(_LATE)
+    monkeypatch.setattr(forking, "_FORK_TIMEOUT_S", 0.3)
+    server = ForkServer()
+    server.open({"PATH": os.defpath, "PYTHONPATH": str(toy_folder)}, forkserver_log)
+    asyncio.run(server.imported())
+    toy = launch()
+    process = server.start(toy)
+    assert isinstance(process, subprocess.Popen)
+    told(toy, process, eventually)
+    pid = int((toy_folder / "late").read_text())
+    eventually(lambda: started_at(pid) is None)
+    assert not Path(f"/proc/{pid}").exists()
 
 
 def test_what_was_forked_outlives_the_fork_server_and_the_next_one_is_started(server, launch, eventually):

@@ -20,6 +20,7 @@ from gowebbo_stack.launching import Identity, Launch, Process
 
 _IMPORT_TIMEOUT_S = 30.0
 _FORK_TIMEOUT_S = 5.0
+_BURIAL_TIMEOUT_S = 5.0
 
 
 class ForkedProcess:
@@ -99,15 +100,29 @@ class ForkServer:
         assert self._control is not None
         ours, theirs = socket.socketpair()
         with ours, launching.adopting_orphans():
-            with theirs:
-                socket.send_fds(self._control, [b"f"], [theirs.fileno()])
-            ours.settimeout(_FORK_TIMEOUT_S)
-            with launching.open_log(launch) as log:
-                socket.send_fds(ours, [b"d"], [log.fileno(), *launch.descriptors])
-            ours.sendall(_request(launch))
-            forked = ForkedProcess(int(ours.makefile("rb").readline()))
-            ours.sendall(b"+")
-            return forked
+            try:
+                with theirs:
+                    socket.send_fds(self._control, [b"f"], [theirs.fileno()])
+                ours.settimeout(_FORK_TIMEOUT_S)
+                with launching.open_log(launch) as log:
+                    socket.send_fds(ours, [b"d"], [log.fileno(), *launch.descriptors])
+                ours.sendall(_request(launch))
+                pid = int(ours.recv(32))
+            except (OSError, ValueError):
+                self.close()
+                _bury(ours)
+                raise
+            with contextlib.suppress(OSError):  # it has ended already, as its return code will tell
+                ours.sendall(b"+")
+            return ForkedProcess(pid)
+
+
+def _bury(channel: socket.socket) -> None:
+    """Refuse a process that comes too late, if one comes, and wait for its end: it would stay a zombie."""
+    with contextlib.suppress(OSError, ValueError):
+        channel.shutdown(socket.SHUT_WR)
+        channel.settimeout(_BURIAL_TIMEOUT_S)
+        os.waitpid(int(channel.recv(32)), 0)
 
 
 def _request(launch: Launch) -> bytes:

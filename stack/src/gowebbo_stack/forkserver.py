@@ -101,7 +101,7 @@ def become(channel: socket.socket, *, supervisor: int, between: int) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     module, *words = request["words"]
-    call_this_process(module)
+    call_this_process(module, [sys.executable, "-m", module, *words])
     sys.argv[1:] = words
     gc.enable()
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -139,9 +139,16 @@ def adopting_orphans() -> Iterator[None]:
         _check(_LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0))
 
 
-def call_this_process(name: str) -> None:
-    """Set the name that `ps` and `top` show; its first 15 bytes count."""
+def call_this_process(name: str, command: Sequence[str]) -> None:
+    """Set the name and the command line that `ps` and `top` show, on Linux.
+
+    Of the name the first 15 bytes count, of the command line as many as the process was started with.
+    """
     _check(_LIBC.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0))
+    begin, end = map(int, Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[45:47])
+    shown = b"".join(os.fsencode(word) + b"\0" for word in command)[: end - begin]
+    ctypes.memset(begin, 0, end - begin)
+    ctypes.memmove(begin, shown, len(shown))
 
 
 def open_log(launch: Launch) -> IO[bytes]:
