@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
@@ -30,13 +31,20 @@ def main() -> None:
     wrk.require()
     growth = Growth(machine.described(), options.rounds, options.seconds)
     growth.choices = processes.compared(rounds=options.rounds, seconds=options.seconds)
+    _save(growth)
     with temporary_home() as home:
         _grow(home, growth, sorted(options.practices))
     with temporary_home() as home, running_stack(home, **SETTINGS) as stand:
         growth.sizes = _patients(stand, growth, options.patients)
-    REPORT.write_text(rendered(growth))
-    PLOT.write_text(plotted(growth))
+    _save(growth)
     sys.stdout.write(REPORT.read_text())
+
+
+def _save(growth: Growth) -> None:
+    """Writes what is measured so far: what breaks later takes none of it along."""
+    REPORT.write_text(rendered(growth))
+    if growth.steps:
+        PLOT.write_text(plotted(growth))
 
 
 def _options() -> argparse.Namespace:
@@ -57,13 +65,22 @@ def _grow(home: Path, growth: Growth, counts: list[int]) -> None:
             new = make(stand, "practice", count - len(everyone), patients=PATIENTS_EACH, start=len(everyone))
             everyone += new
             growth.steps.append(_step(stand, growth, everyone, new, enough))
-        with stand.sql(everyone[0].database) as cursor:
-            cursor.execute("SELECT pg_database_size(current_database())")
-            growth.practice_disk_mb = cursor.fetchone()[0] / 1e6
+            growth.practice_disk_mb = _disk_mb(stand, everyone[0])
+            _save(growth)
+        stopping = time.perf_counter()
+    growth.stopped_s = time.perf_counter() - stopping
+    _save(growth)
     if counts[-1] > DEFAULT_CONNECTIONS:
         with running_stack(home, EMBEDDED_MAX_CONNECTIONS=DEFAULT_CONNECTIONS, **SETTINGS) as stand:
             growth.again_ready_s = stand.ready_s
             growth.steps.append(_step(stand, growth, everyone, everyone, DEFAULT_CONNECTIONS))
+            _save(growth)
+
+
+def _disk_mb(stand: Stand, practice: Practice) -> float:
+    with stand.sql(practice.database) as cursor:
+        cursor.execute("SELECT pg_database_size(current_database())")
+        return float(cursor.fetchone()[0]) / 1e6
 
 
 def _step(stand: Stand, growth: Growth, everyone: list[Practice], new: list[Practice], allowed: int) -> Step:

@@ -46,6 +46,8 @@ class Growth:
     seconds: float
     steps: list[Step] = field(default_factory=list)
     practice_disk_mb: float = 0.0
+    stopped_s: float | None = None
+    """What the stop took right after the last step's load, with all its practices."""
     again_ready_s: float | None = None
     """The last step's stack started again with all its practices."""
     sizes: Sizes = field(default_factory=dict)
@@ -53,13 +55,16 @@ class Growth:
 
 
 def rendered(growth: Growth) -> str:
-    """The page."""
-    parts = (_head, _throughput, _opening, _memory, _patients, _processes)
+    """The page; what is not measured yet is left out."""
+    parts = [_head]
+    parts += [_throughput, _opening, _memory] if growth.steps else []
+    parts += [_patients] if growth.sizes else []
+    parts += [_processes] if growth.choices else []
     return "\n\n".join("\n".join(part(growth)) for part in parts) + "\n"
 
 
 def plotted(growth: Growth) -> str:
-    """Throughput against practices, as far as all their connections can be open."""
+    """Throughput against practices, as far as all their connections can be open. There must be one such step."""
     warm = [step for step in growth.steps if step.connections_allowed > step.practices]
     lines = {
         "all practices alike": [(step.practices, step.uniform.per_second) for step in warm],
@@ -108,7 +113,6 @@ def _opening(growth: Growth) -> list[str]:
         opened = figure(step.opened.per_second) if step.opened else ""
         return [*_named(step), *_speed(step.cold)[1:], *_speed(step.warm)[1:], opened]
 
-    again = growth.again_ready_s
     head = [
         *_NAMED,
         "first call, p50 ms",
@@ -124,8 +128,15 @@ def _opening(growth: Growth) -> list[str]:
         "open. Then the first calls of further practices, by 32 clients.",
         "",
         *table(head, map(cells, growth.steps)),
-        *([] if again is None else ["", f"Started again with all of them, the stack was ready after {again:.1f} s."]),
+        *_stopping(growth),
     ]
+
+
+def _stopping(growth: Growth) -> list[str]:
+    stopped_s, again_s = growth.stopped_s, growth.again_ready_s
+    stopped = [] if stopped_s is None else [f"With all of them, the stack stopped within {stopped_s:.1f} s."]
+    again = [] if again_s is None else [f"Started again, it was ready after {again_s:.1f} s."]
+    return ["", *stopped, *again] if stopped or again else []
 
 
 def _memory(growth: Growth) -> list[str]:

@@ -48,7 +48,14 @@ def _cpu_s(stand: Stand) -> dict[str, float]:
 
 
 def _machine_cpu_s() -> float:
-    """What all processes and the host have used since the machine started; proc_stat(5)."""
-    user, nice, system, *rest = map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:])
-    steal = rest[4]
-    return (user + nice + system + steal) / os.sysconf("SC_CLK_TCK")
+    return busy_s(Path("/proc/stat").read_text())
+
+
+def busy_s(proc_stat: str) -> float:
+    """What all processes and the host have used since the machine started, of the text of /proc/stat; proc_stat(5).
+
+    With interrupts: delivery over the loopback interface is one (softirq), and stands in the time of the process that
+    sent as well.
+    """
+    user, nice, system, _idle, _iowait, irq, softirq, steal, *_ = map(int, proc_stat.splitlines()[0].split()[1:])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")

@@ -18,7 +18,7 @@ def step(practices: int, allowed: int) -> Step:
 def growth() -> Growth:
     found = Growth(["A machine."], rounds=3, seconds=4)
     found.steps = [step(1, 2300), step(100, 2300), step(2000, 2300), step(2000, 1000)]
-    found.practice_disk_mb, found.again_ready_s = 7.7, 8.0
+    found.practice_disk_mb, found.stopped_s, found.again_ready_s = 7.7, 9.0, 8.0
     found.sizes = {1_000_000: dict.fromkeys(KINDS, RUN)}
     found.choices = [Choice(*choice, RUN, RUN) for choice in CHOICES]
     return found
@@ -29,6 +29,7 @@ def test_every_step_is_shown():
 
     assert "| 2,000 | 2,300 | 2,000 | 4.0 | 9.0 | 2,000 | 4.0 | 9.0 | 3 |" in text
     assert "| 2,000 | 1,000 | 2,009 | 50 | 70 | 900 | 1,025 | 7 | 100 | 200 | 0 | 0 |" in text
+    assert "stopped within 9.0 s" in text
     assert "ready after 8.0 s" in text
     assert "| 1,000,000 | 2,000 | 9.0 |" in text
     assert "| 2 | 1 | 2,000 | 4.0 | 9.0 |" in text
@@ -38,3 +39,26 @@ def test_steps_without_room_for_every_connection_are_not_plotted():
     circles = ET.fromstring(plotted(growth())).findall("{http://www.w3.org/2000/svg}circle")
 
     assert len(circles) == 2 * 3
+
+
+def test_what_is_not_measured_yet_is_left_out():
+    """A run that breaks later must not lose what it has."""
+    so_far, whole = Growth(["A machine."], rounds=3, seconds=4), growth()
+    headings = [headings_of(so_far)]
+    for name in ("choices", "steps", "sizes"):
+        setattr(so_far, name, getattr(whole, name))
+        headings.append(headings_of(so_far))
+
+    assert headings[0] == ["# Growth, measured"]
+    assert headings[1] == [*headings[0], "## More processes"]
+    assert set(headings[2]) - set(headings[1]) == {
+        "## More practices",
+        "## A practice's first call",
+        "## What it takes",
+    }
+    assert headings[3] == headings_of(whole)
+    assert "the stack stopped" not in rendered(so_far)
+
+
+def headings_of(some: Growth) -> list[str]:
+    return [line for line in rendered(some).splitlines() if line.startswith("#")]
