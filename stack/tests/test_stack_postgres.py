@@ -67,9 +67,20 @@ def test_nothing_committed_is_lost_when_the_postmaster_is_killed(server, tmp_pat
         holder.close()
 
 
-def pid_of(server, kind):
-    [[pid]] = query(server, f"SELECT pid FROM pg_stat_activity WHERE backend_type = '{kind}'")
+def checkpointer_of(server):
+    [[pid]] = query(server, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'")
     return pid
+
+
+@contextlib.contextmanager
+def held(pid):
+    """A process that does not react meanwhile, and does not outlive a test that fails."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("identity", IDENTITIES)
@@ -80,11 +91,11 @@ def test_a_process_too_busy_to_see_that_the_postmaster_is_dead_does_not_keep_it_
     log = tmp_path / "log"
     with running(server, log) as process:
         query(server, "CREATE TABLE kept AS SELECT 1 AS one")
-        os.kill(pid_of(server, "checkpointer"), signal.SIGSTOP)
-        process.kill()
-        process.wait()
-        with running(server, log):
-            assert query(server, "SELECT one FROM kept") == [(1,)]
+        with held(checkpointer_of(server)):
+            process.kill()
+            process.wait()
+            with running(server, log):
+                assert query(server, "SELECT one FROM kept") == [(1,)]
 
 
 def test_a_shell_in_the_data_folder_is_left_alone(server, tmp_path):

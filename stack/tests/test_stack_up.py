@@ -171,7 +171,9 @@ def busy_up(run_up):
     execute(up, "CREATE TABLE kept AS SELECT 1 AS one")
     [[checkpointer]] = execute(up, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'")
     os.kill(checkpointer, signal.SIGSTOP)
-    return up, checkpointer
+    yield up, checkpointer
+    if started_at(checkpointer):
+        os.kill(checkpointer, signal.SIGKILL)
 
 
 def test_a_postgres_that_has_no_time_to_write_everything_out_loses_nothing(busy_up, run_up, eventually):
@@ -184,6 +186,20 @@ def test_a_postgres_that_has_no_time_to_write_everything_out_loses_nothing(busy_
     assert gone([*pids, checkpointer])
     assert "received immediate shutdown request" in (up.home / "logs" / "postgres.log").read_text()
     assert execute(run_up().ready(), "SELECT one FROM kept") == [(1,)]
+
+
+def test_people_are_told_why_a_recovery_takes_so_long(run_up, toys):
+    (toys / "sitecustomize.py").write_text("""
+import time
+from gowebbo_stack import postgres, stack
+stack._RECOVERY_NOTICE_S = 1
+accepts_connections = postgres.Postgres.accepts_connections
+def slowly(server):
+    time.sleep(2)
+    return accepts_connections(server)
+postgres.Postgres.accepts_connections = slowly
+""")
+    assert "postgres takes its time" in run_up().ready().text()
 
 
 def test_a_postgres_that_still_writes_after_a_kill_9_of_up_is_in_nobodys_way(busy_up, run_up):

@@ -23,6 +23,7 @@ from gowebbo_stack.valkey import Valkey
 _STEP_TIMEOUT_S = 120.0
 _READY_TIMEOUT_S = 120.0
 _RECOVERY_TIMEOUT_S = 3600.0  # PostgreSQL replays its log after a hard stop: given up, it would only begin anew
+_RECOVERY_NOTICE_S = 5.0
 _STOP_TIMEOUT_S = 12.5  # of the 15 s that people are promised; PostgreSQL may then need a moment to end at once
 _POLL_S = 0.03
 _DEATHS_ALLOWED = 4  # of one process while the stack starts: more would not help
@@ -114,12 +115,20 @@ class Stack:
                     before_start=server.before_start,
                 )
             )
-            await self._wait(
-                lambda: asyncio.to_thread(server.accepts_connections),
-                [child],
-                name,
-                timeout_s=_RECOVERY_TIMEOUT_S if postgres else _READY_TIMEOUT_S,
+            notice = asyncio.get_running_loop().call_later(
+                _RECOVERY_NOTICE_S,
+                self._progress.say,
+                f"{name} takes its time: after a hard stop it goes through its log, and nothing is lost",
             )
+            try:
+                await self._wait(
+                    lambda: asyncio.to_thread(server.accepts_connections),
+                    [child],
+                    name,
+                    timeout_s=_RECOVERY_TIMEOUT_S if postgres else _READY_TIMEOUT_S,
+                )
+            finally:
+                notice.cancel()
 
     async def _prepare(self, services: Services, keys: Iterable[str]) -> None:
         with self._progress.step("Databases and roles"):
