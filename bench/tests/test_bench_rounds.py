@@ -1,5 +1,6 @@
 """The accounts of the processors' time: parts that add up."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -29,3 +30,25 @@ def test_what_an_ended_child_has_used_stays_in_its_parents_account(tmp_path):
     parent.stdout.readline()
     assert stand.cpu_s()["part"] >= 0.3
     parent.communicate(b"\n")
+
+
+def test_what_is_less_than_a_tick_counts(tmp_path):
+    """A thousand backends share the load: each alone may use less in a whole round."""
+    code = (
+        "import time\nwhile True:\n    input()\n    end = time.process_time() + 0.003\n"
+        "    while time.process_time() < end: pass\n    print(flush=True)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    stand = Stand(0, tmp_path, os.getpid(), {"part": {"pid": child.pid}}, 0.0)
+    assert child.stdin
+    assert child.stdout
+    used = []
+    for _ in range(4):
+        child.stdin.write(b"\n")
+        child.stdin.flush()
+        child.stdout.readline()
+        used.append(stand.cpu_s()["part"])
+    child.kill()
+    child.communicate()
+
+    assert all(after - before >= 0.003 for before, after in itertools.pairwise(used))
