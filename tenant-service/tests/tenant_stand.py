@@ -32,6 +32,7 @@ from tenant_service.provisioning import Provisioning
 from tenant_service.reconciliation import Reconciler
 from tenant_service.servers import ServerRegistry
 from tenant_service.storage.directory import Shard
+from tenant_service.warm_pool import WarmPool
 
 GATEWAY_SECRET = "gateway-0123456789abcdef0123456789abcdef"
 SHARD_SECRET = "shards-fedcba9876543210fedcba9876543210"
@@ -94,6 +95,7 @@ class Fleet:
         self.app = create_app(self.settings)
         self.servers: ServerRegistry = self.app.state.servers
         self.provisioning: Provisioning = self.app.state.provisioning
+        self.pool: WarmPool = self.app.state.pool
 
     @property
     def environment(self) -> dict[str, str]:
@@ -106,8 +108,13 @@ class Fleet:
     def sweep(self) -> None:
         """One round of a new process's reconciler."""
         self.servers.refresh()
-        reconciler = Reconciler(self.app.state.engine, self.servers, self.provisioning, metrics=CollectorRegistry())
-        assert reconciler.sweep()
+        assert self.reconciler().sweep()
+
+    def reconciler(self, metrics: CollectorRegistry | None = None) -> Reconciler:
+        """A new process's reconciler."""
+        return Reconciler(
+            self.app.state.engine, self.servers, self.provisioning, self.pool, metrics=metrics or CollectorRegistry()
+        )
 
     def query(self, query: str, *parameters: Any, database: str | None = None) -> list[tuple[Any, ...]]:
         """The superuser's look at the central database, or at another one."""
@@ -150,7 +157,11 @@ class Fleet:
         """Removes this fleet's databases and roles from the shared server."""
         names = [row[0] for row in self.query("SELECT datname FROM pg_database WHERE datname LIKE %s", "shard\\_%")]
         mine = set(self.databases()) | {
-            row[0] for row in self.query("SELECT database FROM tenant.shards WHERE database IS NOT NULL")
+            row[0]
+            for row in self.query(
+                "SELECT database FROM tenant.shards WHERE database IS NOT NULL"
+                " UNION SELECT database FROM tenant.warm_shards"
+            )
         }
         self.app.state.engine.dispose()
         self.servers.close()
@@ -177,7 +188,8 @@ def execute_at(dsn: str, statement: str, *parameters: Any) -> None:
 
 
 def new_fleet(postgres: PostgresServer, **settings: Any) -> Fleet:
-    """Prepares and migrates a central database of its own."""
+    """Prepares and migrates a central database of its own. Nothing is made ahead unless `shard_warm_pool` says so."""
+    settings = {"shard_warm_pool": 0, **settings}
     database = f"central_{secrets.token_hex(6)}"
     values = {name.lower(): value for name, value in environment_of(postgres, database).items()}
     preparation.prepare(PrepareSettings(_env_file=None, **values))

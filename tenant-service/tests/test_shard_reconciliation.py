@@ -14,7 +14,6 @@ from gowebbo_stack.testing import PostgresServer
 from shared.ids import new_id
 from tenant_service import shard_database
 from tenant_service.central import reconciliation_locked
-from tenant_service.reconciliation import Reconciler
 from tenant_service.storage.directory import Shard
 
 
@@ -186,7 +185,7 @@ def test_a_ready_shard_without_a_database_is_reported_once(fleet: Fleet) -> None
     with fleet.servers.admin("a").session() as session:
         shard_database.drop(session, shard.database)
     metrics = CollectorRegistry()
-    reconciler = Reconciler(fleet.app.state.engine, fleet.servers, fleet.provisioning, metrics=metrics)
+    reconciler = fleet.reconciler(metrics)
     with capture_logs() as logs:
         reconciler.sweep()
         reconciler.sweep()
@@ -196,7 +195,7 @@ def test_a_ready_shard_without_a_database_is_reported_once(fleet: Fleet) -> None
 
 
 def test_only_one_process_reconciles(fleet: Fleet) -> None:
-    reconciler = Reconciler(fleet.app.state.engine, fleet.servers, fleet.provisioning, metrics=CollectorRegistry())
+    reconciler = fleet.reconciler()
     with reconciliation_locked(fleet.app.state.engine) as mine:
         assert mine
         assert reconciler.sweep() is False

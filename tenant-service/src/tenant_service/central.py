@@ -22,6 +22,7 @@ class Lock(IntEnum):
     RECONCILIATION = 0x7E4A01
     CHANGES = 0x7E4A02
     MIGRATION = 0x7E4A03
+    WARM_POOL = 0x7E4A08
 
 
 def central_engine(settings: DatabaseSettings, *, for_migration: bool = False) -> Engine:

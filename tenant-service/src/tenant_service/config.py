@@ -74,8 +74,17 @@ class Settings(ServiceSettings, DatabaseSettings):
     clones_in_parallel: int = Field(
         default=2, ge=1, le=3, description="Databases made at once by one process; other sign-ups wait, up to 8 s."
     )
+    shard_warm_pool: int = Field(
+        default=4,
+        ge=0,
+        le=100,
+        description="Shards kept ready on each open server, up to 8 times as many while sign-ups are frequent.",
+    )
     reconcile_every_s: float = Field(
-        default=10, gt=0, description="Pause between two comparisons of the servers with the directory, in seconds."
+        default=10,
+        gt=0,
+        le=60,
+        description="Pause between two comparisons of the servers with the directory, in seconds.",
     )
 
     @property

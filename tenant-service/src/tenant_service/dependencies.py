@@ -1,5 +1,6 @@
 """What handlers are given, by name."""
 
+import asyncio
 import uuid
 from typing import Annotated
 
@@ -38,6 +39,11 @@ def _undoing(request: Request) -> Slots:
     return slots
 
 
+def _claimed(request: Request) -> asyncio.Event:
+    claimed: asyncio.Event = request.app.state.claimed
+    return claimed
+
+
 Central = Annotated[Engine, Depends(_engine)]
 """The central database."""
 Servers = Annotated[ServerRegistry, Depends(_servers)]
@@ -45,3 +51,5 @@ Provisioner = Annotated[Provisioning, Depends(_provisioning)]
 MakingSlots = Annotated[Slots, Depends(_making)]
 UndoingSlots = Annotated[Slots, Depends(_undoing)]
 """Apart from the others: dropping a database waits for a checkpoint, and sign-ups must not wait for that."""
+Claimed = Annotated[asyncio.Event, Depends(_claimed)]
+"""Wakes the warm pool."""

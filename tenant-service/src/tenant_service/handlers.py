@@ -12,7 +12,7 @@ from shared.envelope import success
 from shared.models import problems
 from shared.roles import Permission
 from tenant_service import listing
-from tenant_service.dependencies import Central, MakingSlots, PracticeId, Provisioner, Servers, UndoingSlots
+from tenant_service.dependencies import Central, Claimed, MakingSlots, PracticeId, Provisioner, Servers, UndoingSlots
 from tenant_service.models import ServersAnswer, ShardsAnswer
 from tenant_service.storage.directory import Shard, ShardState
 
@@ -34,9 +34,13 @@ def _shard_document(shard: Shard) -> dict[str, str | None]:
 
 
 @internal.put("/shards/{practice_id}")
-async def put_shard(practice_id: PracticeId, provisioning: Provisioner, slots: MakingSlots) -> Response:
+async def put_shard(
+    practice_id: PracticeId, provisioning: Provisioner, slots: MakingSlots, claimed: Claimed
+) -> Response:
     """Ensure the practice's shard: 201 when it was made now, 200 when it was there, 409 when it was undone."""
     shard, made = await slots.run(provisioning.ensure, practice_id)
+    if made:
+        claimed.set()
     return _json(_shard_document(shard), status=201 if made else 200)
 
 

@@ -22,6 +22,7 @@ from tenant_service.provisioning import Provisioning
 from tenant_service.reconciliation import Reconciler
 from tenant_service.servers import FAULTS, ServerRegistry
 from tenant_service.slots import Slots
+from tenant_service.warm_pool import ROUND_EVERY_S, WarmPool
 
 REFRESH_SERVERS_EVERY_S = 10.0
 _log = get_logger()
@@ -31,8 +32,8 @@ def create_app(settings: Settings) -> FastAPI:
     """The service's application."""
     engine = central_engine(settings)
     servers = ServerRegistry(engine, settings)
-    provisioning = Provisioning(engine, servers, shard_key=settings.shard_keys[0])
     making, undoing = Slots(settings.clones_in_parallel), Slots(1)
+    claimed = asyncio.Event()
 
     async def ready() -> dict[str, str]:
         return await asyncio.to_thread(lambda: _missing_in(engine) | servers.missing())
@@ -41,9 +42,11 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         tasks = (
             asyncio.create_task(repeat(servers.refresh, name="servers", every_s=REFRESH_SERVERS_EVERY_S)),
+            asyncio.create_task(repeat(pool.refill, name="warm pool", every_s=ROUND_EVERY_S, wanted=claimed)),
             asyncio.create_task(repeat(reconciler.sweep, name="reconciler", every_s=settings.reconcile_every_s)),
         )
         yield
+        pool.stop()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -53,9 +56,12 @@ def create_app(settings: Settings) -> FastAPI:
         engine.dispose()
 
     app = create_service_app(title="GoWebbo tenants", keys=settings.gateway_keys, ready=ready, lifespan=lifespan)
-    reconciler = Reconciler(engine, servers, provisioning, metrics=app.state.metrics.registry)
+    metrics, shard_key = app.state.metrics.registry, settings.shard_keys[0]
+    provisioning = Provisioning(engine, servers, shard_key=shard_key, metrics=metrics)
+    pool = WarmPool(engine, servers, size=settings.shard_warm_pool, shard_key=shard_key, metrics=metrics)
+    reconciler = Reconciler(engine, servers, provisioning, pool, metrics=metrics)
     app.state.engine, app.state.servers, app.state.provisioning = engine, servers, provisioning
-    app.state.making, app.state.undoing = making, undoing
+    app.state.pool, app.state.making, app.state.undoing, app.state.claimed = pool, making, undoing, claimed
     for fault_type in (OperationalError, InterfaceError, NoConnectionFreeError):
         app.add_exception_handler(fault_type, _answer_database_down)
     app.add_exception_handler(psycopg2.Error, _answer_server_refuses)

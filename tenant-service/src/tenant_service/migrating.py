@@ -47,6 +47,16 @@ def head(history: History) -> str:
     return revision
 
 
+@cache
+def _revisions(history: History) -> frozenset[str]:
+    return frozenset(script.revision for script in ScriptDirectory.from_config(_config(history)).walk_revisions())
+
+
+def older_revisions(history: History) -> frozenset[str]:
+    """Those before the newest. A revision that is neither is a newer release's."""
+    return _revisions(history) - {head(history)}
+
+
 def revision_of(connection: Connection, history: History) -> str | None:
     """How far the database is."""
     return MigrationContext.configure(connection, opts={"version_table_schema": history.schema}).get_current_revision()

@@ -68,7 +68,7 @@ shards = Table(
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     CheckConstraint("state IN ('creating', 'ready', 'quarantined', 'undone')", name="state"),
     CheckConstraint("state = 'undone' OR (server IS NOT NULL AND database IS NOT NULL)", name="place"),
-    Index(None, "server"),
+    Index(None, "server", "created_at"),
     Index("shards_unfinished_idx", "state", postgresql_where="state <> 'ready'"),
 )
 

@@ -139,13 +139,27 @@ class ServerAdmin:
         on with its statement, and whoever comes next must not overtake it.
         """
         with self.session() as session:
-            key = zlib.crc32(database.encode()) - 2**31
-            session.rows("SELECT pg_advisory_lock(%s, %s)", (_DATABASE_LOCK, key))
+            session.rows("SELECT pg_advisory_lock(%s, %s)", _lock_of(database))
             try:
                 yield session
             finally:
-                session.rows("SELECT pg_advisory_unlock(%s, %s)", (_DATABASE_LOCK, key))
+                session.rows("SELECT pg_advisory_unlock(%s, %s)", _lock_of(database))
+
+    @contextlib.contextmanager
+    def locked_if_free(self, database: str) -> Iterator[AdminSession | None]:
+        """As `locked`; None at once while somebody else is at this database."""
+        with self.session() as session:
+            ((mine,),) = session.rows("SELECT pg_try_advisory_lock(%s, %s)", _lock_of(database))
+            try:
+                yield session if mine else None
+            finally:
+                if mine:
+                    session.rows("SELECT pg_advisory_unlock(%s, %s)", _lock_of(database))
 
     def close(self) -> None:
         """Closes idle connections."""
         self._engine.dispose()
+
+
+def _lock_of(database: str) -> tuple[int, int]:
+    return _DATABASE_LOCK, zlib.crc32(database.encode()) - 2**31

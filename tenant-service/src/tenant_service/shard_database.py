@@ -1,7 +1,8 @@
 """One shard's database and login role on its server. Every act may be repeated after an interruption.
 
 Whoever changes anything holds the database's lock (ServerAdmin.locked). The order is what isolates: nobody can connect
-before PUBLIC has lost its rights and the stamps are set.
+before PUBLIC has lost its rights and the stamps are set. Three steps: cloned (closed), furnished (role, rights, the
+fleet's stamp; closed), handed over (the practice's stamp; open).
 """
 
 import uuid
@@ -26,17 +27,50 @@ _ROLE_SETTINGS = {
 }
 
 
+_UNKNOWN = "unknown"
+"""Stamped on what is quarantined and bears no practice's stamp: it might have been a practice's."""
+_FOUND = (
+    "SELECT d.datname, d.datallowconn, coalesce(s.setconfig, '{}') FROM pg_database d"
+    " LEFT JOIN pg_db_role_setting s ON s.setdatabase = d.oid AND s.setrole = 0"
+)
+
+
 class StampedDatabase(NamedTuple):
-    """A shard that bears a fleet's stamp. `practice_id` is None when that stamp is missing or no UUID."""
+    """A database as its server knows it. Stamps are None where there are none."""
 
     database: str
-    practice_id: uuid.UUID | None
+    practice_stamp: str | None
+    fleet_stamp: str | None
     open: bool
+
+    @property
+    def practice_id(self) -> uuid.UUID | None:
+        """Whose it is; None when the stamp is missing or no UUID."""
+        try:
+            return uuid.UUID(self.practice_stamp)
+        except (TypeError, ValueError):
+            return None
+
+    @property
+    def was_claimed(self) -> bool:
+        """Whether it may ever have been a practice's: it gets that stamp in the transaction that opens it."""
+        return self.open or self.practice_stamp is not None
+
+
+def find(session: AdminSession, database: str) -> StampedDatabase | None:
+    """The database as it is now."""
+    rows = session.rows(f"{_FOUND} WHERE d.datname = %s", (database,))
+    return _stamped(*rows[0]) if rows else None
+
+
+def _stamped(database: str, is_open: bool, settings: list[str]) -> StampedDatabase:  # noqa: FBT001 - a row's column
+    stamps = dict(setting.split("=", 1) for setting in settings)
+    return StampedDatabase(database, stamps.get(PRACTICE_STAMP), stamps.get(FLEET_STAMP), is_open)
 
 
 def clone(session: AdminSession, database: str, *, template: str) -> None:
     """Makes the database, closed to everybody, unless it is there."""
-    if _is_open(session, database) is None:
+    if find(session, database) is None:
         session.run(
             sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY wal_log ALLOW_CONNECTIONS false").format(
                 sql.Identifier(database), sql.Identifier(template)
@@ -48,9 +82,23 @@ def open_to_its_role(
     session: AdminSession, database: str, *, practice_id: uuid.UUID, fleet_id: uuid.UUID, key: bytes
 ) -> None:
     """Role, rights, stamps, then connections: in one transaction. The password is derived from `key`."""
+    session.run(*_furnishing(session, database, fleet_id, key), *_handing_over(database, practice_id))
+
+
+def furnish(session: AdminSession, database: str, *, fleet_id: uuid.UUID, key: bytes) -> None:
+    """All of it but the practice's stamp: the database stays closed until it is handed over."""
+    session.run(*_furnishing(session, database, fleet_id, key))
+
+
+def hand_over(session: AdminSession, database: str, *, practice_id: uuid.UUID) -> None:
+    """The rest for a furnished database: the practice's stamp, then connections, in one transaction."""
+    session.run(*_handing_over(database, practice_id))
+
+
+def _furnishing(session: AdminSession, database: str, fleet_id: uuid.UUID, key: bytes) -> list[Statement]:
     name = sql.Identifier(database)
     verifier = sql.Literal(scram_verifier(shard_password(key, database), iterations=DERIVED_ITERATIONS))
-    session.run(
+    return [
         *([] if _has_role(session, database) else [sql.SQL("CREATE ROLE {}").format(name)]),
         sql.SQL("ALTER ROLE {} LOGIN PASSWORD {} CONNECTION LIMIT {}").format(
             name, verifier, sql.Literal(CONNECTION_LIMIT)
@@ -62,10 +110,15 @@ def open_to_its_role(
         ),
         sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name),
         sql.SQL("GRANT CONNECT ON DATABASE {0} TO {0}").format(name),
-        _stamp(database, PRACTICE_STAMP, practice_id),
-        _stamp(database, FLEET_STAMP, fleet_id),
-        sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name),
-    )
+        _stamp(database, FLEET_STAMP, str(fleet_id)),
+    ]
+
+
+def _handing_over(database: str, practice_id: uuid.UUID) -> list[Statement]:
+    return [
+        _stamp(database, PRACTICE_STAMP, str(practice_id)),
+        sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(sql.Identifier(database)),
+    ]
 
 
 def _membership(session: AdminSession, name: sql.Identifier) -> Statement:
@@ -77,9 +130,9 @@ def _membership(session: AdminSession, name: sql.Identifier) -> Statement:
     return sql.SQL(grant).format(sql.Identifier(SHARD_GROUP), name)
 
 
-def _stamp(database: str, setting: str, value: uuid.UUID) -> Statement:
+def _stamp(database: str, setting: str, value: str) -> Statement:
     return sql.SQL("ALTER DATABASE {} SET {} = {}").format(
-        sql.Identifier(database), sql.Identifier(*setting.split(".")), sql.Literal(str(value))
+        sql.Identifier(database), sql.Identifier(*setting.split(".")), sql.Literal(value)
     )
 
 
@@ -91,9 +144,16 @@ def lock_out(session: AdminSession, database: str) -> None:
 
 
 def close(session: AdminSession, database: str) -> None:
-    """Nobody can connect any more, and nobody is connected as the shard's role; its data stays."""
-    if _is_open(session, database):
-        session.run(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(database)))
+    """Nobody can connect any more, and nobody is connected as the shard's role; its data stays.
+
+    What bears no practice's stamp gets one, so that it is never taken for a shard that nobody has claimed.
+    """
+    found = find(session, database)
+    if found and found.open:
+        session.run(
+            *([_stamp(database, PRACTICE_STAMP, _UNKNOWN)] if found.practice_stamp is None else []),
+            sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(database)),
+        )
     _end_sessions(session, database)
 
 
@@ -104,7 +164,8 @@ def _end_sessions(session: AdminSession, database: str) -> None:
 
 def holds_rows(session: AdminSession, database: str) -> bool:
     """Whether anybody ever stored anything in the shard. One that was never opened can't hold a row."""
-    if not _is_open(session, database):
+    found = find(session, database)
+    if found is None or not found.open:
         return False
     with session.inside(database) as connection, connection.cursor() as cursor:
         cursor.execute(
@@ -128,29 +189,9 @@ def drop(session: AdminSession, database: str) -> None:
 def stamped_with(session: AdminSession, fleet_id: uuid.UUID) -> dict[str, StampedDatabase]:
     """The shards on a server that bear this fleet's stamp, by name."""
     rows = session.rows(
-        "SELECT d.datname, d.datallowconn, s.setconfig FROM pg_database d"
-        " JOIN pg_db_role_setting s ON s.setdatabase = d.oid AND s.setrole = 0"
-        r" WHERE d.datname LIKE 'shard\_%%' AND %s = ANY (s.setconfig)",
-        (f"{FLEET_STAMP}={fleet_id}",),
+        rf"{_FOUND} WHERE d.datname LIKE 'shard\_%%' AND %s = ANY (s.setconfig)", (f"{FLEET_STAMP}={fleet_id}",)
     )
-    found = {}
-    for database, is_open, settings in rows:
-        stamps = dict(setting.split("=", 1) for setting in settings)
-        found[database] = StampedDatabase(database, _uuid_or_none(stamps.get(PRACTICE_STAMP)), is_open)
-    return found
-
-
-def _uuid_or_none(text: str | None) -> uuid.UUID | None:
-    try:
-        return uuid.UUID(text)
-    except (TypeError, ValueError):
-        return None
-
-
-def _is_open(session: AdminSession, database: str) -> bool | None:
-    """Whether the database takes connections; None when there is no such database."""
-    rows = session.rows("SELECT datallowconn FROM pg_database WHERE datname = %s", (database,))
-    return rows[0][0] if rows else None
+    return {row[0]: _stamped(*row) for row in rows}
 
 
 def _has_role(session: AdminSession, name: str) -> bool:

@@ -52,6 +52,13 @@ def fleet_id(connection: Connection) -> uuid.UUID:
     return found
 
 
+def fleet_id_and_shard(connection: Connection, practice_id: uuid.UUID) -> tuple[uuid.UUID, Shard | None]:
+    """Both at once, as every sign-up asks for both."""
+    joined = fleet.outerjoin(shards, shards.c.practice_id == practice_id)
+    row = connection.execute(select(fleet.c.id, *_SHARD).select_from(joined)).one()
+    return row.id, _shard(row) if row.practice_id else None
+
+
 def find_shard(connection: Connection, practice_id: uuid.UUID) -> Shard | None:
     """The practice's row."""
     row = connection.execute(select(*_SHARD).where(shards.c.practice_id == practice_id)).one_or_none()
@@ -66,6 +73,13 @@ def insert_shard(
         practice_id=practice_id, server=place.server, database=place.database, state=state, revision=revision
     )
     connection.execute(statement.on_conflict_do_nothing(index_elements=["practice_id"]))
+
+
+def replace_database(connection: Connection, practice_id: uuid.UUID, former: str, *, by: str) -> None:
+    """Gives a shard that is `creating` another name, since the former one turned out to be somebody else's."""
+    creating = (shards.c.practice_id == practice_id) & (shards.c.state == ShardState.CREATING)
+    statement = update(shards).where(creating, shards.c.database == former)
+    connection.execute(statement.values(database=by, updated_at=func.now()))
 
 
 def mark_ready(connection: Connection, practice_id: uuid.UUID) -> bool:
@@ -122,6 +136,11 @@ def owned_among(connection: Connection, databases: Collection[str]) -> set[str]:
     """Those of the databases that have an owner, on whatever server: a server may be known by two keys."""
     query = select(shards.c.database).where(shards.c.database.in_(databases), shards.c.state != ShardState.QUARANTINED)
     return set(connection.scalars(query)) if databases else set()
+
+
+def is_known(connection: Connection, database: str) -> bool:
+    """Whether any row names the database, in whatever state."""
+    return connection.scalar(select(shards.c.practice_id).where(shards.c.database == database)) is not None
 
 
 def ready_on(connection: Connection, server: str) -> set[str]:

@@ -21,6 +21,9 @@ def upgrade() -> None:
     op.add_column(
         "shards", sa.Column("fence", sa.Text, comment="Why nobody may use it now; NULL when all may."), schema=SCHEMA
     )
+    # how many practices a server has, and how many of them signed up lately
+    op.drop_index("shards_server_idx", "shards", schema=SCHEMA)
+    op.create_index("shards_server_created_at_idx", "shards", ["server", "created_at"], schema=SCHEMA)
     _create_warm_shards()
     _create_ledger()
     _create_jobs()
