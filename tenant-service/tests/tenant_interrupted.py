@@ -1,7 +1,9 @@
-"""Run as a process: makes or undoes a shard and kills itself (SIGKILL) at a step, or after a time.
+"""Run as a process: does a deed and kills itself (SIGKILL) at a step, or after a time.
 
-python tenant_interrupted.py ensure|release <practice id> <module or class>.<function> before|after
-python tenant_interrupted.py ensure|release <practice id> <milliseconds>
+python tenant_interrupted.py <deed> <practice id, or - where there is none> <module or class>.<function> before|after
+python tenant_interrupted.py <deed> <practice id, or - where there is none> <milliseconds>
+
+Deeds: ensure, release (of a practice's shard); refill, settle (the warm pool).
 """
 
 import os
@@ -42,7 +44,10 @@ def main() -> None:
         threading.Timer(float(where[0]) / 1000, die).start()
     else:
         interrupt(*where)
-    getattr(app.state.provisioning, deed)(uuid.UUID(practice_id))
+    if practice_id == "-":
+        getattr(app.state.pool, deed)()
+    else:
+        getattr(app.state.provisioning, deed)(uuid.UUID(practice_id))
     os._exit(0)
 
 

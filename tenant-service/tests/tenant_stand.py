@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -79,6 +81,19 @@ def run_cli(command: str, environment: dict[str, str]) -> "subprocess.CompletedP
     )
 
 
+def interrupted(fleet: "Fleet", deed: str, practice_id: object, *where: str) -> int:
+    """Does a deed in a process that is killed at a step or after some milliseconds (see tenant_interrupted.py)."""
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("tenant_interrupted.py")), deed, str(practice_id), *where],
+        env={"PATH": os.defpath, **fleet.environment},
+        check=False,
+        timeout=60,
+        capture_output=True,
+    )
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode
+
+
 @dataclass
 class Fleet:
     """A directory of its own on the shared server, with the parts of the service that work on it."""
@@ -99,7 +114,8 @@ class Fleet:
 
     @property
     def environment(self) -> dict[str, str]:
-        return environment_of(self.postgres, self.database)
+        size = self.settings.shard_warm_pool
+        return environment_of(self.postgres, self.database) | {"SHARD_WARM_POOL": str(size)}
 
     def shard(self) -> Shard:
         """A ready shard of a new practice."""
@@ -127,6 +143,24 @@ class Fleet:
             " WHERE setconfig @> ARRAY['gowebbo.fleet_id=' || (SELECT id FROM tenant.fleet)]"
         )
         return dict(rows)
+
+    def warm(self, state: str = "ready") -> list[str]:
+        """The databases of the warm pool in this state, the oldest first."""
+        query = "SELECT database FROM tenant.warm_shards WHERE state = %s ORDER BY created_at"
+        return [row[0] for row in self.query(query, state)]
+
+    def stamp_of(self, database: str) -> str | None:
+        """The practice that a database says it belongs to."""
+        rows = self.query(
+            "SELECT split_part(setting, '=', 2) FROM pg_database JOIN pg_db_role_setting ON setdatabase = oid,"
+            " unnest(setconfig) setting WHERE datname = %s AND setting LIKE 'gowebbo.practice_id=%%'",
+            database,
+        )
+        return rows[0][0] if rows else None
+
+    def change(self, statement: str, *parameters: Any) -> None:
+        """Changes the central database, as nobody but a test or an accident does."""
+        execute_at(self.postgres.dsn(self.database), statement, *parameters)
 
     def state_of(self, practice_id: uuid.UUID) -> str | None:
         rows = self.query("SELECT state FROM tenant.shards WHERE practice_id = %s", str(practice_id))

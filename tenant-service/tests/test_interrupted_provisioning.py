@@ -1,19 +1,14 @@
 """kill -9 at each step, and at any time: calling again finishes, undoing leaves nothing, the reconciler resumes."""
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import uuid
-from pathlib import Path
 
 import pytest
-from tenant_stand import Fleet, execute_at
+from tenant_stand import Fleet, execute_at, interrupted
 
 from shared.ids import new_id
 
-SCRIPT = Path(__file__).with_name("tenant_interrupted.py")
 MAKING = [
     ("shard_database.clone", "before"),
     ("shard_database.clone", "after"),
@@ -27,18 +22,6 @@ UNDOING = [
     ("shard_database.drop", "after"),
     ("storage.directory.forget_place", "after"),
 ]
-
-
-def interrupted(fleet: Fleet, deed: str, practice_id: uuid.UUID, *where: str) -> int:
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), deed, str(practice_id), *where],
-        env={"PATH": os.defpath, **fleet.environment},
-        check=False,
-        timeout=60,
-        capture_output=True,
-    )
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode
 
 
 def assert_nothing_left(fleet: Fleet, practice_id: uuid.UUID) -> None:

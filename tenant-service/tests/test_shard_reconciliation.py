@@ -215,3 +215,82 @@ def test_the_running_service_reconciles_by_itself(postgres: PostgresServer) -> N
             wait_for(lambda: 'gowebbo_shards{state="quarantined"} 1.0' in tenants.call("GET", "/metrics").text)
     finally:
         fleet.drop_everything()
+
+
+def made_ahead(fleet: Fleet, count: int) -> list[str]:
+    """Shards that were made ahead and that the directory has forgotten."""
+    replica = Fleet(fleet.postgres, fleet.database, fleet.settings.model_copy(update={"shard_warm_pool": count}))
+    replica.servers.refresh()
+    assert replica.pool.refill()
+    databases = fleet.warm()
+    fleet.change("DELETE FROM tenant.warm_shards")
+    return databases
+
+
+def test_shards_made_ahead_have_an_owner(fleet: Fleet) -> None:
+    databases = made_ahead(fleet, 2)
+    for state, database in zip(("ready", "making"), databases, strict=True):
+        fleet.change("INSERT INTO tenant.warm_shards VALUES (%s, 'a', %s, 'newer')", database, state)
+    with capture_logs() as logs:
+        fleet.sweep()
+    assert fleet.databases() == dict.fromkeys(databases, False)
+    assert logs == []
+
+
+def test_what_was_made_ahead_and_never_claimed_is_dropped_when_nothing_tells_of_it(fleet: Fleet) -> None:
+    kept, *dropped = made_ahead(fleet, 4)
+    fleet.change("INSERT INTO tenant.warm_shards VALUES (%s, 'a', 'ready', 'newer')", kept)
+    metrics = CollectorRegistry()
+    with capture_logs() as logs:
+        fleet.reconciler(metrics).sweep()
+    assert fleet.databases() == {kept: False}
+    assert fleet.query("SELECT 1 FROM pg_roles WHERE rolname = ANY (%s)", dropped) == []
+    (told,) = [log for log in logs if log["event"] == "sweep_settled"]
+    assert told["deeds"] == {"unclaimed_shard_dropped": 3}
+    deeds = metrics.get_sample_value("gowebbo_reconciler_deeds_total", {"deed": "unclaimed_shard_dropped"})
+    assert deeds == 3
+
+
+def test_but_not_when_so_many_are_missing_from_the_directory(fleet: Fleet) -> None:
+    databases = made_ahead(fleet, 6)
+    with capture_logs() as logs:
+        fleet.sweep()
+    assert fleet.databases() == dict.fromkeys(databases, False)
+    assert "sweep_stopped_too_many_orphans" in [log["event"] for log in logs]
+
+
+@pytest.mark.parametrize("state", ["creating", "quarantined", "ready"])
+def test_and_not_when_any_row_tells_of_it(fleet: Fleet, state: str) -> None:
+    (database,) = made_ahead(fleet, 1)
+    fleet.change(
+        "INSERT INTO tenant.shards (practice_id, server, database, state) VALUES (%s, 'a', %s, %s)",
+        str(new_id()),
+        database,
+        state,
+    )
+    fleet.sweep()
+    assert fleet.databases() == {database: False}
+
+
+def test_a_practices_stamp_keeps_a_closed_database_from_being_dropped(fleet: Fleet) -> None:
+    (database,) = made_ahead(fleet, 1)
+    execute_at(fleet.postgres.dsn(), f"ALTER DATABASE {database} SET gowebbo.practice_id = 'unreadable'")
+    fleet.sweep()
+    assert fleet.databases() == {database: False}
+
+
+def test_an_open_database_without_a_practices_stamp_is_kept_for_good(fleet: Fleet) -> None:
+    """Closed and without a stamp it would look like one that nobody ever claimed."""
+    (shard,) = used_shards(fleet, 1)
+    execute_at(fleet.postgres.dsn(), f"ALTER DATABASE {shard.database} RESET gowebbo.practice_id")
+    forget(fleet, shard)
+    fleet.sweep()
+    fleet.sweep()
+    assert fleet.databases() == {shard.database: False}
+    assert patients_in(fleet, shard.database) == 1
+
+
+def test_a_row_of_the_pool_whose_database_is_gone_is_forgotten(fleet: Fleet) -> None:
+    fleet.change("INSERT INTO tenant.warm_shards VALUES ('shard_0123456789', 'a', 'ready', 'newer')")
+    fleet.sweep()
+    assert fleet.warm() == []

@@ -115,7 +115,7 @@ class Provisioning:
                     raise ShardUndoneError  # meanwhile; whoever undid it waits for the lock
         made = found is None or not found.open
         if made:
-            self._handed_out.labels("ahead" if found and found.fleet_stamp else "on demand").inc()
+            self._handed_out.labels("ahead" if found and found.fleet_stamp else "on_demand").inc()
         return shard._replace(state=ShardState.READY), made
 
     def _place_anew(self, shard: Shard) -> Shard:

@@ -80,7 +80,7 @@ class Reconciler:
         with reconciliation_locked(self._engine) as mine:
             if not mine:
                 return False
-            deeds = Counter({"release finished": self._provisioning.resume_releases()})
+            deeds = Counter({"release_finished": self._provisioning.resume_releases()})
             with self._engine.begin() as connection:
                 fleet_id = directory.fleet_id(connection)
                 changes.prune_changes(connection)
@@ -159,16 +159,16 @@ class Reconciler:
             with self._engine.begin() as connection:
                 warm.forget(connection, [name.database for name in untrue])
             _log.error("warm_shards_forgotten", shards=sorted(map(str, untrue)))
-        deeds["warm row forgotten"] += len(untrue)
+        deeds["warm_row_forgotten"] += len(untrue)
 
     def _settle(self, name: ShardName, orphan: StampedDatabase) -> str:
         """The deed's name."""
         if not orphan.was_claimed:
-            return "unclaimed shard dropped" if self._provisioning.drop_unclaimed(name) else "orphan left alone"
+            return "unclaimed_shard_dropped" if self._provisioning.drop_unclaimed(name) else "orphan_left_alone"
         if orphan.practice_id is not None and self._provisioning.drop_leftover(orphan.practice_id, name):
-            return "leftover dropped"
+            return "leftover_dropped"
         self._quarantine(name, orphan.practice_id)
-        return "orphan quarantined"
+        return "orphan_quarantined"
 
     def _quarantine(self, name: ShardName, practice_id: uuid.UUID | None) -> None:
         if practice_id is not None:

@@ -138,13 +138,13 @@ class WarmPool:
             if session is None:
                 return []  # it is being made just now
             if row.state is WarmState.MAKING:
-                return ["warm shard finished"] if self._finish(session, row.name, fleet_id) else []
+                return ["warm_shard_finished"] if self._finish(session, row.name, fleet_id) else []
             if self._turned_out_claimed(session, row.name):
                 return []
             shard_database.drop(session, row.database)
             with self._engine.begin() as connection:
                 warm.forget(connection, [row.database])
-        return ["warm shard dropped"]
+        return ["warm_shard_dropped"]
 
     def _turned_out_claimed(self, session: AdminSession, place: ShardName) -> bool:
         """Forgets a row whose database may be a practice's: the directory was restored to an older state.

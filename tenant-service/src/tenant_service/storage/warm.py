@@ -5,7 +5,7 @@ from collections.abc import Collection
 from enum import StrEnum
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, Select, Text, Uuid, bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from shared.shards import ShardName
@@ -39,38 +39,50 @@ class WarmShard(NamedTuple):
 _WARM = (warm_shards.c.server, warm_shards.c.database, warm_shards.c.state, warm_shards.c.revision)
 
 
-def claim(
-    connection: Connection, practice_id: uuid.UUID, *, server: str, revision: str, otherwise: str
-) -> ShardName | None:
-    """Adds the practice's row (`creating`) at a ready shard of that server and revision, else at the name `otherwise`.
-
-    The shard's own row ends in the same statement. None, and nothing changed, when the practice has a row already.
-    """
-    ready = warm_shards.c.state == WarmState.READY
+def _claim_statement() -> Select[tuple[str]]:
+    """One statement: picks a ready shard, adds the practice's row there, and ends the shard's own."""
+    here = warm_shards.c.server == bindparam("server", type_=Text)
+    fitting = warm_shards.c.revision == bindparam("revision", type_=Text)
     picked = (
         select(warm_shards.c.database)
-        .where(warm_shards.c.server == server, ready, warm_shards.c.revision == revision)
+        .where(here, warm_shards.c.state == WarmState.READY, fitting)
         .order_by(warm_shards.c.created_at)
         .limit(1)
         .with_for_update(skip_locked=True)
         .cte("picked")
     )
+    spare = bindparam("otherwise", type_=Text)
+    place = {
+        "practice_id": bindparam("practice", type_=Uuid),
+        "server": bindparam("server", type_=Text),
+        "database": func.coalesce(select(picked.c.database).scalar_subquery(), spare),
+        "state": ShardState.CREATING,
+        "revision": bindparam("revision", type_=Text),
+    }
     reserved = (
         insert(shards)
-        .values(
-            practice_id=practice_id,
-            server=server,
-            database=func.coalesce(select(picked.c.database).scalar_subquery(), otherwise),
-            state=ShardState.CREATING,
-            revision=revision,
-        )
+        .values(place)
         .on_conflict_do_nothing(index_elements=["practice_id"])
         .returning(shards.c.database)
         .cte("reserved")
     )
     taken = delete(warm_shards).where(warm_shards.c.database.in_(select(reserved.c.database))).cte("taken")
-    database = connection.scalar(select(reserved.c.database).add_cte(taken))
-    return ShardName(server, database) if database else None
+    return select(reserved.c.database).add_cte(taken)
+
+
+_CLAIM = _claim_statement()
+
+
+def claim(
+    connection: Connection, practice_id: uuid.UUID, *, server: str, revision: str, otherwise: str
+) -> ShardName | None:
+    """Adds the practice's row (`creating`) at a ready shard of that server and revision, else at the name `otherwise`.
+
+    None, and nothing changed, when the practice has a row already.
+    """
+    values = {"practice": practice_id, "server": server, "revision": revision, "otherwise": otherwise}
+    row = connection.execute(_CLAIM, values).one_or_none()
+    return ShardName(server, row.database) if row else None
 
 
 def lock_pool(connection: Connection) -> None:
