@@ -5,7 +5,7 @@ PACKAGES := shared gateway auth-service tenant-service patient-service notifier 
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint bench bench-growth bench-neighbour lock clean-data
+.PHONY: help up test lint bench bench-growth bench-neighbour bench-signup lock clean-data
 
 help: ## what can be done here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ bench-growth: $(INSTALLED) ## measure how it grows with practices and patients; 
 
 bench-neighbour: $(INSTALLED) ## measure what a practice notices of another one's flood; writes bench/neighbour.md
 	@$(VENV)/bin/python bench/neighbour.py
+
+bench-signup: $(INSTALLED) ## measure sign-ups with and without shards made ahead (about 15 min, 25 GB); writes bench/signup.md
+	@$(VENV)/bin/python bench/signup.py
 
 lock: $(INSTALLED) ## pin requirements anew from the pyproject.toml files
 	@$(VENV)/bin/pip install --quiet uv

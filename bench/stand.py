@@ -113,7 +113,7 @@ def running_stack(home: Path, **settings: object) -> Iterator[Stand]:
     with (home / "up.log").open("w") as log:
         up = subprocess.Popen([GOWEBBO, "up"], env=environment, stdout=log, stderr=log, cwd=home)
         try:
-            _wait_ready(up, port)
+            _wait_ready(up, port, log=home / "up.log")
             ready_s = time.perf_counter() - started
             status = subprocess.check_output([GOWEBBO, "status", "--json"], env=environment, cwd=home)
             time.sleep(REST_S)
@@ -144,7 +144,7 @@ def wait_for_listener(connect: Callable[[], socket.socket], *, timeout_s: float 
             return
 
 
-def _wait_ready(up: subprocess.Popen[bytes], port: int, *, timeout_s: float = 1800) -> None:
+def _wait_ready(up: subprocess.Popen[bytes], port: int, *, log: Path, timeout_s: float = 1800) -> None:
     """Until /readyz is 200. Raises RuntimeError when the stack ends or takes longer."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline and up.poll() is None:
@@ -153,7 +153,7 @@ def _wait_ready(up: subprocess.Popen[bytes], port: int, *, timeout_s: float = 18
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.02)
-    raise RuntimeError("the stack did not become ready")
+    raise RuntimeError(f"the stack did not become ready:\n{log.read_text()}")
 
 
 def tree(pids: Iterable[int]) -> list[int]:
