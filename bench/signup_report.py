@@ -94,7 +94,7 @@ def _alone(found: Signups) -> list[str]:
     return [
         "## Alone",
         "",
-        f"{found.alone} calls, one after the other, each when the pool was full again. The database part is",
+        f"{found.alone} of each, in turn, each when the pool was full again. The database part is",
         "tenant-service's: `PUT /internal/shards/{practice_id}`.",
         "",
         *table(["shards on the server", "", *head], rows),

@@ -77,6 +77,7 @@ def scene(new_stack: StackFactory) -> Iterator[Scene]:
 PRACTICES = "SELECT id::text, database_name, status FROM auth.practices"
 SHARDS = "SELECT practice_id::text, database, state FROM tenant.shards WHERE state <> 'undone'"
 LONELY = "SELECT id::text FROM auth.people WHERE id NOT IN (SELECT person_id FROM auth.memberships)"
+WARM = "SELECT database, state FROM tenant.warm_shards"
 DATABASES = "SELECT datname, datallowconn FROM pg_database WHERE starts_with(datname, 'shard_')"
 PUBLISHED = (
     "SELECT event FROM auth.outbox o JOIN auth.practices p ON p.id = o.practice_id"
@@ -89,18 +90,22 @@ def half_made(scene: Scene) -> list[str]:
     """Everything that is in one place and lacks its counterpart in another; empty when all fits together."""
     try:
         practices, shards = rows(scene.central_dsn, PRACTICES), rows(scene.central_dsn, SHARDS)
-        people = column(scene.central_dsn, LONELY)
+        people, warm = column(scene.central_dsn, LONELY), dict(rows(scene.central_dsn, WARM))
         databases, roles = dict(rows(scene.server_dsn, DATABASES)), set(column(scene.server_dsn, ROLES))
     except psycopg2.OperationalError as fault:
         return [f"PostgreSQL is not back: {fault}"]
     faults = [f"practice {one} is {status}" for one, _, status in practices if status != "active"]
     faults += [f"shard {one} is {state}" for one, _, state in shards if state != "ready"]
     faults += [f"person {one} belongs to no practice" for one in people]
-    faults += [f"{name} allows no connection" for name, allowed in databases.items() if not allowed]
+    faults += [f"{name}, made ahead, is {state}" for name, state in warm.items() if state != "ready"]
+    faults += [
+        f"{name} allows no connection" for name, allowed in databases.items() if not allowed and name not in warm
+    ]
+    faults += [f"{name} is open and belongs to nobody" for name in warm if databases.get(name)]
     in_practices, in_directory = ({(one, database) for one, database, _ in found} for found in (practices, shards))
     for what, difference in (
         ("practices and directory", in_practices ^ in_directory),
-        ("directory and databases", {database for _, database in in_directory} ^ set(databases)),
+        ("directory and databases", ({database for _, database in in_directory} | set(warm)) ^ set(databases)),
         ("databases and roles", set(databases) ^ roles),
     ):
         faults += [f"{what} differ: {difference}"] if difference else []

@@ -61,7 +61,8 @@ def test_no_role_of_any_practice_may_enter_another_database(
     own = column(
         small_stack.dsn(),
         "SELECT r.rolname FROM pg_roles r JOIN pg_database d ON d.datname = r.rolname"
-        " WHERE r.rolcanlogin AND NOT r.rolsuper AND has_database_privilege(r.oid, d.oid, 'CONNECT')",
+        " WHERE r.rolcanlogin AND NOT r.rolsuper AND d.datallowconn"
+        " AND has_database_privilege(r.oid, d.oid, 'CONNECT')",
     )
     assert len(own) == len(practices)
 

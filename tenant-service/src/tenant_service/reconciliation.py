@@ -27,7 +27,7 @@ from tenant_service.warm_pool import WarmPool
 
 MOST_ORPHANS = 5
 MOST_ORPHANS_SHARE = 0.01
-"""More orphans at once than both mean that the directory is wrong, not the databases."""
+"""More orphans at once than both mean that the directory is wrong, not the databases. Each kind counts for itself."""
 _log = get_logger()
 
 
@@ -143,10 +143,21 @@ class Reconciler:
         self._lost.set(len(found.lost))
         self._orphans.set(len(found.orphans))
         self._forget(found.untrue, deeds)
-        if len(found.orphans) > max(MOST_ORPHANS, found.stamped * MOST_ORPHANS_SHARE):
-            _log.error("sweep_stopped_too_many_orphans", orphans=len(found.orphans), databases=found.stamped)
-            return deeds
-        for name, orphan in found.orphans.items():
+        claimed = {name: orphan for name, orphan in found.orphans.items() if orphan.was_claimed}
+        unclaimed = {name: orphan for name, orphan in found.orphans.items() if not orphan.was_claimed}
+        for orphans, event in (
+            (claimed, "sweep_stopped_too_many_orphans"),
+            (unclaimed, "sweep_stopped_too_many_unclaimed"),
+        ):
+            if len(orphans) > max(MOST_ORPHANS, found.stamped * MOST_ORPHANS_SHARE):
+                _log.error(event, orphans=len(orphans), databases=found.stamped)
+            else:
+                deeds.update(self._settle_all(orphans))
+        return deeds
+
+    def _settle_all(self, orphans: dict[ShardName, StampedDatabase]) -> Counter[str]:
+        deeds: Counter[str] = Counter()
+        for name, orphan in orphans.items():
             try:
                 deeds.update([self._settle(name, orphan)])
             except FAULTS as fault:
