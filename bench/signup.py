@@ -22,7 +22,7 @@ from shared.context import Caller, ContextSigner
 from shared.ids import new_id
 
 REPORT = Path(__file__).with_name("signup.md")
-ALONE, IN_A_ROW, CROWDS = 60, 300, 3
+ALONE, IN_A_ROW, CROWDS = 40, 200, 3
 CLIENTS = 8
 """In a row: so many sign up at once, each again when it has its answer."""
 POOL = 4

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, Row, Uuid, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from shared.changes import SHARD_QUARANTINED, SHARD_RELEASED
@@ -40,6 +40,9 @@ class Shard(NamedTuple):
 
 
 _SHARD = (shards.c.practice_id, shards.c.server, shards.c.database, shards.c.state)
+_FLEET_ID_AND_SHARD = select(fleet.c.id, *_SHARD).select_from(
+    fleet.outerjoin(shards, shards.c.practice_id == bindparam("practice", type_=Uuid))
+)
 
 
 def _shard(row: Row[*tuple[Any, ...]]) -> Shard:
@@ -54,8 +57,7 @@ def fleet_id(connection: Connection) -> uuid.UUID:
 
 def fleet_id_and_shard(connection: Connection, practice_id: uuid.UUID) -> tuple[uuid.UUID, Shard | None]:
     """Both at once, as every sign-up asks for both."""
-    joined = fleet.outerjoin(shards, shards.c.practice_id == practice_id)
-    row = connection.execute(select(fleet.c.id, *_SHARD).select_from(joined)).one()
+    row = connection.execute(_FLEET_ID_AND_SHARD, {"practice": practice_id}).one()
     return row.id, _shard(row) if row.practice_id else None
 
 

@@ -1,9 +1,10 @@
 """The shard servers and how many practices each has."""
 
 from enum import StrEnum
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, case, func, select, update
+from sqlalchemy import Connection, Select, and_, case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from tenant_service.schema import servers, shards
@@ -31,19 +32,20 @@ class Server(NamedTuple):
     practices: int
 
 
-def list_servers(connection: Connection) -> list[Server]:
-    """All servers with the number of practices on each."""
+@cache
+def _servers_and_practices() -> Select[tuple[Any, ...]]:
+    """Built once: every sign-up asks for it, and building takes longer than asking."""
     placed = select(shards.c.server, func.count().label("practices")).group_by(shards.c.server).subquery()
     practices = func.coalesce(placed.c.practices, 0)
     is_full = and_(servers.c.state == ServerState.OPEN, practices >= servers.c.capacity)
-    query = (
+    return (
         select(
             servers.c.key,
             servers.c.host,
             servers.c.port,
             servers.c.sslmode,
             servers.c.sslrootcert,
-            case((is_full, ServerState.FULL), else_=servers.c.state),
+            case((is_full, ServerState.FULL), else_=servers.c.state).label("state"),
             servers.c.capacity,
             servers.c.max_connections,
             practices,
@@ -51,7 +53,12 @@ def list_servers(connection: Connection) -> list[Server]:
         .outerjoin_from(servers, placed, servers.c.key == placed.c.server)
         .order_by(servers.c.key)
     )
-    return [Server(*row[:5], ServerState(row[5]), *row[6:]) for row in connection.execute(query)]
+
+
+def list_servers(connection: Connection) -> list[Server]:
+    """All servers with the number of practices on each."""
+    rows = connection.execute(_servers_and_practices())
+    return [Server._make(row)._replace(state=ServerState(row.state)) for row in rows]
 
 
 def upsert_server(
