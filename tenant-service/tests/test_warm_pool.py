@@ -314,6 +314,18 @@ class TestDirectoryRestoredToAnOlderState:
         fleet.sweep()
         assert fleet.databases()[given_away[0]] is False
 
+    def test_parallel_calls_for_one_sign_up_get_the_same_other_place(
+        self, fleet: Fleet, given_away: tuple[str, uuid.UUID]
+    ) -> None:
+        practice_id = new_id()
+        with ThreadPoolExecutor(4) as threads:
+            found = {shard for shard, _ in threads.map(lambda _: fleet.provisioning.ensure(practice_id), range(4))}
+        assert found == {fleet.provisioning.find(practice_id)}
+        fleet.store_patient(next(iter(found)).database)
+        assert [name for name, is_open in fleet.databases().items() if is_open and name != given_away[0]] == [
+            shard.database for shard in found
+        ]
+
     def test_undoing_the_sign_up_that_took_it_does_not_drop_it(
         self, fleet: Fleet, given_away: tuple[str, uuid.UUID], monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -61,15 +61,13 @@ class Provisioning:
         Raises ShardUndoneError, ShardQuarantinedError, NoServerAvailableError, or OperationalError of a server.
         """
         shard, fleet_id = self._reserve(practice_id)
-        if shard.state is ShardState.READY:
-            return shard, False
-        try:
-            return self._complete(shard, fleet_id)
-        except _StrangersDatabaseError:
-            # a directory restored to an older state tells of places that were given away since; the reconciler sees to
-            # that one, which no row owns any more
-            _log.error("claimed_shard_was_claimed_before", practice_id=str(practice_id), shard=str(shard.name))
-            return self._complete(self._place_anew(shard), fleet_id)
+        while shard.state is not ShardState.READY:
+            try:
+                return self._complete(shard, fleet_id)
+            except _StrangersDatabaseError:
+                self._place_anew(shard)
+                shard, fleet_id = self._reserve(practice_id)
+        return shard, False
 
     def _reserve(self, practice_id: uuid.UUID) -> tuple[Shard, uuid.UUID]:
         """The practice's row, made if absent: at a shard that was made ahead, or with a name of its own."""
@@ -118,13 +116,15 @@ class Provisioning:
             self._handed_out.labels("ahead" if found and found.fleet_stamp else "on_demand").inc()
         return shard._replace(state=ShardState.READY), made
 
-    def _place_anew(self, shard: Shard) -> Shard:
-        """Gives the practice a place that nothing bears yet."""
-        server, former = shard.name
-        database = new_database_name()
+    def _place_anew(self, shard: Shard) -> None:
+        """Gives the practice a place that nothing bears yet, unless another call has done so.
+
+        A directory restored to an older state tells of places that were given away since. The reconciler sees to that
+        one, which no row owns any more.
+        """
+        _log.error("claimed_shard_was_claimed_before", practice_id=str(shard.practice_id), shard=str(shard.name))
         with self._engine.begin() as connection:
-            directory.replace_database(connection, shard.practice_id, former, by=database)
-        return shard._replace(server=server, database=database)
+            directory.replace_database(connection, shard.practice_id, shard.name.database, by=new_database_name())
 
     def release(self, practice_id: uuid.UUID) -> Shard:
         """Undoes a sign-up's shard, for auth-service, which knows that the practice never became active.

@@ -159,7 +159,7 @@ class Reconciler:
         deeds: Counter[str] = Counter()
         for name, orphan in orphans.items():
             try:
-                deeds.update([self._settle(name, orphan)])
+                deeds.update(self._settle(name, orphan))
             except FAULTS as fault:
                 _log.warning("orphan_not_settled", shard=str(name), **describe_fault(fault))
         return deeds
@@ -172,14 +172,14 @@ class Reconciler:
             _log.error("warm_shards_forgotten", shards=sorted(map(str, untrue)))
         deeds["warm_row_forgotten"] += len(untrue)
 
-    def _settle(self, name: ShardName, orphan: StampedDatabase) -> str:
-        """The deed's name."""
+    def _settle(self, name: ShardName, orphan: StampedDatabase) -> list[str]:
+        """The deed's name, if there was one."""
         if not orphan.was_claimed:
-            return "unclaimed_shard_dropped" if self._provisioning.drop_unclaimed(name) else "orphan_left_alone"
+            return ["unclaimed_shard_dropped"] if self._provisioning.drop_unclaimed(name) else []
         if orphan.practice_id is not None and self._provisioning.drop_leftover(orphan.practice_id, name):
-            return "leftover_dropped"
+            return ["leftover_dropped"]
         self._quarantine(name, orphan.practice_id)
-        return "orphan_quarantined"
+        return ["orphan_quarantined"]
 
     def _quarantine(self, name: ShardName, practice_id: uuid.UUID | None) -> None:
         if practice_id is not None:

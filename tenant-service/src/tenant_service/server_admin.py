@@ -13,8 +13,8 @@ from sqlalchemy import URL, create_engine
 APPLICATION_NAME = "gowebbo tenant-service"
 MAINTENANCE_DATABASE = "postgres"
 CONNECT_TIMEOUT_S = 3
-CONNECTIONS = 4
-"""For one server and process; a deed that finds none free waits."""
+CONNECTIONS = 6
+"""For one server and process: two sign-ups, an undoing, the pool, a sweep, a check. Who finds none free waits."""
 WAIT_FOR_CONNECTION_S = 5
 KEEPALIVE_OPTIONS = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
 """The server notices within 25 s that a machine is gone, and frees the locks it held."""
