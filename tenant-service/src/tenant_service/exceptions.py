@@ -31,5 +31,9 @@ class ShardServerUnavailableError(UnavailableError):
     error, title = "shard-server-unavailable", "The shard server is not available right now"
 
 
+class TemplateDriftedError(Exception):
+    """A fresh template isn't what its migrations are described to lead to; the message is the difference."""
+
+
 class PreparationRefusedError(Exception):
     """The server can't be prepared; the message says what is missing."""

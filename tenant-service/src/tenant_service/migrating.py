@@ -1,5 +1,11 @@
-"""Brings a database to the head of one of the two histories. Alembic's context is global: one at a time."""
+"""The two histories of migrations: the central schema is upgraded by Alembic, shards by SQL that Alembic writes.
 
+Alembic's context is global and works on one database at a time, too slow for a fleet. So a shard's migrations are
+pure SQL: what they send may not depend on what they find. Alembic writes each step's statements once, and they are
+sent to any number of shards in parallel.
+"""
+
+import io
 import threading
 from functools import cache
 from pathlib import Path
@@ -55,6 +61,23 @@ def _revisions(history: History) -> frozenset[str]:
 def older_revisions(history: History) -> frozenset[str]:
     """Those before the newest. A revision that is neither is a newer release's."""
     return _revisions(history) - {head(history)}
+
+
+@cache
+def shard_revisions() -> tuple[str, ...]:
+    """Every revision of a shard, oldest first."""
+    walk = ScriptDirectory.from_config(_config(SHARD)).walk_revisions()
+    return tuple(script.revision for script in walk)[::-1]
+
+
+@cache
+def shard_script(start: str | None, end: str) -> str:
+    """The statements that bring a shard from one revision (None: from nothing) to a later one, stamp included."""
+    config = _config(SHARD)
+    config.output_buffer = io.StringIO()
+    with _one_at_a_time:
+        command.upgrade(config, f"{start or 'base'}:{end}", sql=True)
+    return config.output_buffer.getvalue()
 
 
 def revision_of(connection: Connection, history: History) -> str | None:

@@ -9,7 +9,7 @@ from shared.logs import describe_fault, get_logger
 from shared.shards import FLEET_STAMP, PRACTICE_STAMP
 from tenant_service import templates
 from tenant_service.config import Settings
-from tenant_service.exceptions import ShardServerUnavailableError
+from tenant_service.exceptions import ShardServerUnavailableError, TemplateDriftedError
 from tenant_service.server_admin import Access, AdminSession, ServerAdmin
 from tenant_service.storage import registry
 
@@ -75,6 +75,9 @@ class ServerRegistry:
         except FAULTS as fault:
             _log.warning("shard_server_check_failed", server=key, **describe_fault(fault))
             return "not reachable" if isinstance(getattr(fault, "orig", fault), psycopg2.OperationalError) else "faulty"
+        except TemplateDriftedError as fault:
+            _log.error("template_drifted", server=key, differences=str(fault))
+            return "its template is not what the migrations should lead to"
         with self._engine.begin() as connection:
             registry.note_max_connections(connection, key, max_connections)
         return None

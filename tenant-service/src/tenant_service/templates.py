@@ -4,10 +4,9 @@ A clone carries its tables, their owner and the group's rights, but no right on 
 """
 
 from psycopg2 import sql
-from sqlalchemy import create_engine
-from sqlalchemy.pool import StaticPool
 
-from tenant_service import migrating
+from tenant_service import catalog, migrating
+from tenant_service.exceptions import TemplateDriftedError
 from tenant_service.server_admin import AdminSession, ServerAdmin
 
 SHARD_GROUP = "shard_rw"
@@ -31,7 +30,10 @@ def _is_whole(session: AdminSession) -> bool:
 
 
 def ensure_template(server: ServerAdmin) -> None:
-    """Makes the template unless it is there; one that was left half-made is made anew. Takes about a second."""
+    """Makes the template unless it is there; one that was left half-made is made anew. Takes about a second.
+
+    Raises OperationalError, TemplateDriftedError.
+    """
     if is_ready(server):
         return
     name = template_name()
@@ -55,7 +57,10 @@ def ensure_template(server: ServerAdmin) -> None:
 
 
 def _migrate(session: AdminSession, name: str) -> None:
-    with session.inside(name) as connection:
-        engine = create_engine("postgresql+psycopg2://", creator=lambda: connection, poolclass=StaticPool)
-        with engine.begin() as transaction:
-            migrating.upgrade(transaction, migrating.SHARD)
+    """Raises TemplateDriftedError: what isn't as described, whatever the reason, is never cloned."""
+    head = migrating.head(migrating.SHARD)
+    with session.inside(name) as connection, connection:
+        with connection.cursor() as cursor:
+            cursor.execute(migrating.shard_script(None, head))
+        if differences := catalog.differences(catalog.read(connection), catalog.expected(head)):
+            raise TemplateDriftedError(catalog.told(differences))
