@@ -42,7 +42,10 @@ CREATE TABLE patients (
     version integer NOT NULL DEFAULT 1
 );
 CREATE INDEX patients_active_idx ON patients (id) WHERE is_deleted = 0;
+CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);
+INSERT INTO alembic_version VALUES ('0002');
 GRANT SELECT, INSERT, UPDATE ON patients TO shard_rw;
+GRANT SELECT ON alembic_version TO shard_rw;
 """
 JOHN = {"name": "John Doe", "age": 30, "mobile": "9876543210"}
 

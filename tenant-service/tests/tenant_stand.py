@@ -238,10 +238,11 @@ class Tenants:
         self._client = httpx.Client(base_url=url, timeout=DEADLINE_S)
         self._signer = ContextSigner([GATEWAY_SECRET.encode()])
 
-    def call(self, method: str, path: str, *, caller: Caller | None = AUTH) -> httpx.Response:
+    def call(self, method: str, path: str, *, caller: Caller | None = AUTH, **content: Any) -> httpx.Response:
         """Calls as this caller; unsigned as nobody."""
         signed = self._signer.headers(caller) if caller else ()
-        return self._client.request(method, path, headers={name.decode(): value.decode() for name, value in signed})
+        headers = {name.decode(): value.decode() for name, value in signed}
+        return self._client.request(method, path, headers=headers, **content)
 
     def put(self, practice_id: object) -> httpx.Response:
         return self.call("PUT", f"/internal/shards/{practice_id}")

@@ -3,11 +3,12 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 from gateway.asking import Asker, NoAnswerError
 from gateway.changes import Change
 from gateway.exceptions import PracticeWithoutShardError
-from shared.errors import UnavailableError
+from shared.errors import ShardMaintenanceError, UnavailableError
 from shared.logs import get_logger
 from shared.shards import ShardName, ShardNameError
 
@@ -27,7 +28,10 @@ class Directory:
         self._asked: dict[str, asyncio.Task[str]] = {}
 
     async def shard_of(self, practice_id: str) -> str:
-        """The shard's name. Raises PracticeWithoutShardError or UnavailableError; there is no default shard."""
+        """The shard's name; there is no default shard.
+
+        Raises PracticeWithoutShardError, ShardMaintenanceError or UnavailableError.
+        """
         shard = self._shards.get(practice_id)
         if shard is not None:
             return shard
@@ -79,8 +83,15 @@ class Directory:
             raise PracticeWithoutShardError(retry_after_s=RETRY_AFTER_S)
         try:
             if status != 200:  # noqa: PLR2004 - HTTP's OK
-                raise UnavailableError(retry_after_s=RETRY_AFTER_S)
+                raise _refusal(answer)
             return str(ShardName.parse(answer["shard"]))
         except (KeyError, TypeError, ShardNameError) as fault:
             _log.error("directory_answer_malformed", practice_id=practice_id)
             raise UnavailableError(retry_after_s=RETRY_AFTER_S) from fault
+
+
+def _refusal(answer: Any) -> UnavailableError:
+    """A client is told of its practice's maintenance; every other reason is ours."""
+    if isinstance(answer, dict) and answer.get("type") == f"/errors/{ShardMaintenanceError.error}":
+        return ShardMaintenanceError()
+    return UnavailableError(retry_after_s=RETRY_AFTER_S)

@@ -15,6 +15,8 @@ from sqlalchemy import (
     text,
 )
 
+ACCEPTED_REVISIONS = frozenset({b"0001", b"0002"})
+"""How far a shard's migrations may be: the newest and the one before, so that calls go on while a fleet is migrated."""
 MAX_NAME_CHARACTERS = 200
 MAX_MOBILE_CHARACTERS = 20
 

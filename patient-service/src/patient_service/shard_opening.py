@@ -1,4 +1,7 @@
-"""How a practice's shard is opened: as its own role, on the named server, and only if the stamp is the practice's."""
+"""How a practice's shard is opened: as its own role, on the named server.
+
+Only if the stamp is the practice's, and the shard as far migrated as this service needs it.
+"""
 
 import asyncio
 import socket
@@ -16,9 +19,10 @@ from patient_service.exceptions import (
     ShardUnavailableError,
     WrongShardError,
 )
+from patient_service.schema import ACCEPTED_REVISIONS
 from patient_service.servers import Server
 from patient_service.shard_connection import ConnectError, ShardConnection
-from shared.errors import ServiceError
+from shared.errors import ServiceError, ShardMaintenanceError
 from shared.logs import get_logger
 from shared.shards import PRACTICE_STAMP, ShardName, ShardNameError, shard_password
 
@@ -26,7 +30,9 @@ _WRONG_PASSWORD = "28P01"  # noqa: S105 - an SQLSTATE
 _SERVER_FULL = "53300"
 _NOT_HERE = frozenset({_WRONG_PASSWORD, "28000", "3D000", "42501", "55000"})
 """No such role or database, no right to connect, closed to connections: the directory knows where the shard is now."""
-_STAMP = "SELECT current_setting(%s, true)"
+_NO_REVISION = frozenset({"42P01", "42703", "42501"})
+"""No such table or column, or no right to read it: whatever this database is, it is none that migrations made."""
+_STAMP = "SELECT current_setting(%s, true), (SELECT string_agg(version_num, ',')::text FROM public.alembic_version)"
 _PLANNING = {
     # Each statement is planned once a session. PostgreSQL would plan lists of a large practice anew each time: it takes
     # an unknown LIMIT for a tenth of the table. 92 instead of 225 µs for 20 of 10^6 patients, 148 instead of 184 of 50.
@@ -80,9 +86,10 @@ class ShardOpener:
         self._secrets = tuple(secrets)
 
     async def open(self, server: Server, shard: Shard) -> ShardConnection:
-        """A connection whose stamp was checked.
+        """A connection whose stamp and revision were checked.
 
-        Raises ShardMovedError, ServerFullError, ShardUnavailableError or WrongShardError. The caller limits the time.
+        Raises ShardMovedError, ServerFullError, ShardUnavailableError, WrongShardError or ShardMaintenanceError. The
+        caller limits the time.
         """
         connection = await self._connect(server, shard.name.database)
         try:
@@ -113,13 +120,23 @@ def _refusal(sqlstate: str | None) -> ServiceError:
 
 
 async def _check_stamp(connection: ShardConnection, shard: Shard) -> None:
+    """Whose it is, then how far it is."""
     try:
-        ((stamp,),) = await connection.fetch(_STAMP, (PRACTICE_STAMP,))
+        ((stamp, revision),) = await connection.fetch(_STAMP, (PRACTICE_STAMP,))
     except psycopg2.Error as fault:
+        if fault.pgcode in _NO_REVISION:
+            raise _maintenance(shard, None) from fault
         raise ShardUnavailableError from fault
     if stamp != shard.practice_id.encode():
         _log.error("wrong_shard", practice_id=shard.practice_id, shard=str(shard.name))
         raise WrongShardError
+    if revision not in ACCEPTED_REVISIONS:
+        raise _maintenance(shard, revision)
+
+
+def _maintenance(shard: Shard, revision: bytes | None) -> ShardMaintenanceError:
+    _log.error("shard_revision_not_accepted", shard=str(shard.name), revision=(revision or b"none").decode())
+    return ShardMaintenanceError()
 
 
 async def _target(server: Server) -> dict[str, Any]:

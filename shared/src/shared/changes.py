@@ -11,6 +11,8 @@ PRACTICE_SUSPENDED = "practice-suspended"
 PRACTICE_RESUMED = "practice-resumed"
 SHARD_RELEASED = "shard-released"
 SHARD_QUARANTINED = "shard-quarantined"
+SHARD_FENCED = "shard-fenced"
+SHARD_UNFENCED = "shard-unfenced"
 MAX_CHANGES = 10_000
 """In one answer; the next poll goes on behind the last one."""
 

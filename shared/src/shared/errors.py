@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import orjson
 
+MAINTENANCE_RETRY_AFTER_S = 30
 JSON = b"application/json"
 PROBLEM_JSON = b"application/problem+json"
 
@@ -106,6 +107,15 @@ class UpstreamFailedError(ServiceError):
 
 class UnavailableError(ServiceError):
     error, status, title = "unavailable", 503, "The service is not available right now"
+
+
+class ShardMaintenanceError(UnavailableError):
+    """One practice's database is fenced, or not as far migrated as services need it; all others are served."""
+
+    error, title = "shard-maintenance", "This practice's database is under maintenance"
+
+    def __init__(self) -> None:
+        super().__init__(retry_after_s=MAINTENANCE_RETRY_AFTER_S)
 
 
 class UpstreamTimeoutError(ServiceError):

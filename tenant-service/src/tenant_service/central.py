@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from enum import IntEnum
 
-from sqlalchemy import URL, Engine, create_engine, func, select
+from sqlalchemy import URL, Connection, Engine, create_engine, func, select
 
 from tenant_service.config import DatabaseSettings
 from tenant_service.server_admin import APPLICATION_NAME, CONNECT_TIMEOUT_S, KEEPALIVE_OPTIONS
@@ -22,6 +22,7 @@ class Lock(IntEnum):
     RECONCILIATION = 0x7E4A01
     CHANGES = 0x7E4A02
     MIGRATION = 0x7E4A03
+    JOBS = 0x7E4A04
     WARM_POOL = 0x7E4A08
 
 
@@ -54,11 +55,21 @@ def central_engine(settings: DatabaseSettings, *, for_migration: bool = False) -
 
 @contextlib.contextmanager
 def reconciliation_locked(engine: Engine) -> Iterator[bool]:
-    """Whether this process is the one that reconciles now. A lock of the session: no transaction stays open."""
+    """Whether this process is the one that reconciles now."""
+    with locked_by_session(engine, Lock.RECONCILIATION, 0) as connection:
+        yield connection is not None
+
+
+@contextlib.contextmanager
+def locked_by_session(engine: Engine, lock: Lock, key: int) -> Iterator[Connection | None]:
+    """The session that holds this lock alone, None while another has it. It ends with the process, or earlier.
+
+    What only the holder may write goes through this session, outside any transaction: it fails when the lock is lost.
+    """
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        mine = bool(connection.scalar(select(func.pg_try_advisory_lock(Lock.RECONCILIATION, 0))))
+        mine = bool(connection.scalar(select(func.pg_try_advisory_lock(lock, key))))
         try:
-            yield mine
+            yield connection if mine else None
         finally:
-            if mine:
-                connection.execute(select(func.pg_advisory_unlock(Lock.RECONCILIATION, 0)))
+            if mine and not connection.invalidated:
+                connection.execute(select(func.pg_advisory_unlock(lock, key)))

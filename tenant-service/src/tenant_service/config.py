@@ -80,6 +80,9 @@ class Settings(ServiceSettings, DatabaseSettings):
         le=100,
         description="Shards kept ready on each open server, up to 8 times as many while sign-ups are frequent.",
     )
+    migrations_per_server: int = Field(
+        default=2, ge=1, le=16, description="Shards of one server that are migrated at once."
+    )
     reconcile_every_s: float = Field(
         default=10,
         gt=0,

@@ -7,11 +7,14 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy import Engine
 
+from tenant_service.fleet_status import FleetStatus
+from tenant_service.jobs import Jobs
 from tenant_service.provisioning import Provisioning
 from tenant_service.servers import ServerRegistry
 from tenant_service.slots import Slots
 
 PracticeId = uuid.UUID
+JobId = uuid.UUID
 
 
 def _engine(request: Request) -> Engine:
@@ -27,6 +30,16 @@ def _servers(request: Request) -> ServerRegistry:
 def _provisioning(request: Request) -> Provisioning:
     provisioning: Provisioning = request.app.state.provisioning
     return provisioning
+
+
+def _jobs(request: Request) -> Jobs:
+    jobs: Jobs = request.app.state.jobs
+    return jobs
+
+
+def _fleet_status(request: Request) -> FleetStatus:
+    status: FleetStatus = request.app.state.fleet_status
+    return status
 
 
 def _making(request: Request) -> Slots:
@@ -48,6 +61,8 @@ Central = Annotated[Engine, Depends(_engine)]
 """The central database."""
 Servers = Annotated[ServerRegistry, Depends(_servers)]
 Provisioner = Annotated[Provisioning, Depends(_provisioning)]
+JobBook = Annotated[Jobs, Depends(_jobs)]
+Status = Annotated[FleetStatus, Depends(_fleet_status)]
 MakingSlots = Annotated[Slots, Depends(_making)]
 UndoingSlots = Annotated[Slots, Depends(_undoing)]
 """Apart from the others: dropping a database waits for a checkpoint, and sign-ups must not wait for that."""

@@ -31,6 +31,14 @@ class ShardServerUnavailableError(UnavailableError):
     error, title = "shard-server-unavailable", "The shard server is not available right now"
 
 
+class JobUnknownError(NotFoundError):
+    error, title = "job-unknown", "There is no such job"
+
+
+class JobUnderWayError(ServiceError):
+    error, status, title = "job-under-way", 409, "Another job of this kind is under way"
+
+
 class TemplateDriftedError(Exception):
     """A fresh template isn't what its migrations are described to lead to; the message is the difference."""
 

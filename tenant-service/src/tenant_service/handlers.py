@@ -11,10 +11,27 @@ from shared.cursor import DEFAULT_LIMIT, CursorText, Limit
 from shared.envelope import success
 from shared.models import problems
 from shared.roles import Permission
-from tenant_service import listing
-from tenant_service.dependencies import Central, Claimed, MakingSlots, PracticeId, Provisioner, Servers, UndoingSlots
-from tenant_service.models import ServersAnswer, ShardsAnswer
+from tenant_service import fleet_migration, listing
+from tenant_service.dependencies import (
+    Central,
+    Claimed,
+    JobBook,
+    JobId,
+    MakingSlots,
+    PracticeId,
+    Provisioner,
+    Servers,
+    Status,
+    UndoingSlots,
+)
+from tenant_service.models import JobAnswer, JobItem, MigrationOrder, ServersAnswer, ShardsAnswer, StatusAnswer
 from tenant_service.storage.directory import Shard, ShardState
+from tenant_service.storage.jobs import Job
+
+MOST_LOOKS = 100
+"""Of shards on a page: see fleet_status.PAGE_S."""
+JOBS_PATH = "/api/v1/admin/jobs"
+StatusLimit = Annotated[int, Query(ge=1, le=MOST_LOOKS, description="Shards on a page.")]
 
 internal = APIRouter(prefix="/internal", dependencies=[Depends(service_only)], include_in_schema=False)
 admin = APIRouter(prefix="/api/v1/admin", dependencies=[requires(Permission.PLATFORM_READ)], tags=["admin"])
@@ -103,8 +120,51 @@ def list_shards(
     """Where each practice's data is, in the order of practice ids."""
     page = listing.page_of_shards(central, state=state, limit=limit, cursor=cursor)
     result: dict[str, Any] = {"data": [row._asdict() for row in page.rows]}
-    if page.next_cursor is None:
+    return _page_answer(request, result, next_cursor=page.next_cursor, limit=limit)
+
+
+def _page_answer(request: Request, result: dict[str, Any], *, next_cursor: str | None, limit: int) -> Response:
+    if next_cursor is None:
         return success("Shards fetched successfully!", result)
-    result["next_cursor"] = page.next_cursor
-    following = request.url.include_query_params(cursor=page.next_cursor, limit=limit)
+    result["next_cursor"] = next_cursor
+    following = request.url.include_query_params(cursor=next_cursor, limit=limit)
     return success("Shards fetched successfully!", result, Link=f'<{following.path}?{following.query}>; rel="next"')
+
+
+@admin.get(
+    "/shards/status",
+    summary="Look at the shards themselves",
+    responses={200: {"model": StatusAnswer}, **problems(400, 401, 403, 422, 503)},
+)
+def show_status(
+    request: Request, status: Status, limit: StatusLimit = MOST_LOOKS, cursor: CursorText = None
+) -> Response:
+    """How far each shard is and whether it is what it should be. A page may be shorter than asked for."""
+    page = status.page(limit=limit, cursor=cursor)
+    result = {"head": page.head, "data": [row.model_dump(mode="json") for row in page.rows]}
+    return _page_answer(request, result, next_cursor=page.next_cursor, limit=limit)
+
+
+@admin.post(
+    "/shards/migrate",
+    status_code=202,
+    summary="Migrate every shard to the newest revision",
+    dependencies=[requires(Permission.PLATFORM_OPERATE)],
+    responses={202: {"model": JobAnswer}, **problems(400, 401, 403, 409, 422, 503)},
+)
+def migrate_shards(order: MigrationOrder, jobs: JobBook) -> Response:
+    """Begins a job, or names the one that is doing the same."""
+    job = jobs.add(fleet_migration.KIND, order.model_dump())
+    return success("The shards are being migrated.", _job_document(job), status=202, Location=f"{JOBS_PATH}/{job.id}")
+
+
+@admin.get(
+    "/jobs/{job_id}", summary="Show a job", responses={200: {"model": JobAnswer}, **problems(401, 403, 404, 422, 503)}
+)
+def show_job(job_id: JobId, jobs: JobBook) -> Response:
+    """How far the job is, and what it led to."""
+    return success("Job fetched successfully!", _job_document(jobs.find(job_id)))
+
+
+def _job_document(job: Job) -> dict[str, Any]:
+    return JobItem.model_validate(job, from_attributes=True).model_dump(mode="json")

@@ -30,7 +30,7 @@ def known_servers(engine: Engine) -> list[Server]:
 
 def page_of_shards(engine: Engine, *, state: ShardState | None, limit: int, cursor: str | None) -> ShardPage:
     """Rows in the order of practice ids. Raises MalformedCursorError."""
-    after = _practice_id(decode_cursor(cursor, parts=1)[0]) if cursor is not None else None
+    after = practice_id_in(cursor) if cursor is not None else None
     with engine.begin() as connection:
         rows = directory.page_of_shards(connection, state=state, after=after, limit=limit + 1)
     if len(rows) <= limit:
@@ -44,8 +44,9 @@ def news(engine: Engine, after: int | None) -> Changes:
         return changes.changes_after(connection, after, limit=MAX_CHANGES)
 
 
-def _practice_id(text: str) -> uuid.UUID:
+def practice_id_in(cursor: str) -> uuid.UUID:
+    """Behind which practice a page begins. Raises MalformedCursorError."""
     try:
-        return uuid.UUID(text)
+        return uuid.UUID(decode_cursor(cursor, parts=1)[0])
     except ValueError as fault:
         raise MalformedCursorError from fault

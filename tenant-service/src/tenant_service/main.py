@@ -18,6 +18,10 @@ from tenant_service.background import repeat
 from tenant_service.central import central_engine
 from tenant_service.config import Settings
 from tenant_service.exceptions import ShardServerUnavailableError
+from tenant_service.fleet_migration import KIND as MIGRATE_SHARDS
+from tenant_service.fleet_migration import FleetMigration
+from tenant_service.fleet_status import FleetStatus
+from tenant_service.jobs import Jobs
 from tenant_service.provisioning import Provisioning
 from tenant_service.reconciliation import Reconciler
 from tenant_service.servers import FAULTS, ServerRegistry
@@ -25,6 +29,7 @@ from tenant_service.slots import Slots
 from tenant_service.warm_pool import ROUND_EVERY_S, WarmPool
 
 REFRESH_SERVERS_EVERY_S = 10.0
+LOOK_FOR_JOBS_EVERY_S = 0.5
 _log = get_logger()
 
 
@@ -32,6 +37,9 @@ def create_app(settings: Settings) -> FastAPI:
     """The service's application."""
     engine = central_engine(settings)
     servers = ServerRegistry(engine, settings)
+    migration = FleetMigration(engine, servers, workers=settings.migrations_per_server)
+    jobs = Jobs(engine, {MIGRATE_SHARDS: migration.run})
+    fleet_status = FleetStatus(engine, servers)
     making, undoing = Slots(settings.clones_in_parallel), Slots(1)
     claimed = asyncio.Event()
 
@@ -43,15 +51,18 @@ def create_app(settings: Settings) -> FastAPI:
         tasks = (
             asyncio.create_task(repeat(servers.refresh, name="servers", every_s=REFRESH_SERVERS_EVERY_S)),
             asyncio.create_task(repeat(pool.refill, name="warm pool", every_s=ROUND_EVERY_S, wanted=claimed)),
+            asyncio.create_task(repeat(jobs.do_waiting, name="jobs", every_s=LOOK_FOR_JOBS_EVERY_S)),
             asyncio.create_task(repeat(reconciler.sweep, name="reconciler", every_s=settings.reconcile_every_s)),
         )
         yield
+        jobs.stop()
         pool.stop()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for slots in (making, undoing):
             await asyncio.to_thread(slots.close)
+        await asyncio.to_thread(fleet_status.close)
         servers.close()
         engine.dispose()
 
@@ -61,6 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
     pool = WarmPool(engine, servers, size=settings.shard_warm_pool, shard_key=shard_key, metrics=metrics)
     reconciler = Reconciler(engine, servers, provisioning, pool, metrics=metrics)
     app.state.engine, app.state.servers, app.state.provisioning = engine, servers, provisioning
+    app.state.jobs, app.state.fleet_status = jobs, fleet_status
     app.state.pool, app.state.making, app.state.undoing, app.state.claimed = pool, making, undoing, claimed
     for fault_type in (OperationalError, InterfaceError, NoConnectionFreeError):
         app.add_exception_handler(fault_type, _answer_database_down)

@@ -70,6 +70,11 @@ def shard_revisions() -> tuple[str, ...]:
     return tuple(script.revision for script in walk)[::-1]
 
 
+def accepted_revisions() -> tuple[str, ...]:
+    """Those that services work with: the newest and the one before, so that they go on while a fleet is migrated."""
+    return shard_revisions()[-2:]
+
+
 @cache
 def shard_script(start: str | None, end: str) -> str:
     """The statements that bring a shard from one revision (None: from nothing) to a later one, stamp included."""

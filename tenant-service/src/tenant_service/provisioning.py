@@ -9,6 +9,7 @@ import uuid
 from prometheus_client import CollectorRegistry, Counter
 from sqlalchemy import Engine
 
+from shared.errors import ShardMaintenanceError
 from shared.logs import describe_fault, get_logger
 from shared.shards import ShardName, new_database_name
 from tenant_service import migrating, shard_database, templates
@@ -46,13 +47,18 @@ class Provisioning:
         )
 
     def find(self, practice_id: uuid.UUID) -> Shard:
-        """The practice's shard. Raises ShardUnknownError, ShardNotReadyError or ShardQuarantinedError."""
+        """The practice's shard, for everyday use.
+
+        Raises ShardUnknownError, ShardNotReadyError, ShardQuarantinedError or ShardMaintenanceError.
+        """
         with self._engine.begin() as connection:
             shard = directory.find_shard(connection, practice_id)
         if shard is None or shard.state is ShardState.UNDONE:
             raise ShardUnknownError
         if shard.state is ShardState.CREATING:
             raise ShardNotReadyError(retry_after_s=1)
+        if shard.fence is not None:
+            raise ShardMaintenanceError
         return _usable(shard)
 
     def ensure(self, practice_id: uuid.UUID) -> tuple[Shard, bool]:

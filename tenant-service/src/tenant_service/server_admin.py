@@ -49,8 +49,8 @@ class Access(NamedTuple):
             **({"sslrootcert": self.sslrootcert} if self.sslrootcert else {}),
         }
 
-    def connect(self, database: str) -> psycopg2.extensions.connection:
-        """A new connection to a database of the server. Raises psycopg2.OperationalError."""
+    def connect(self, database: str, **parameters: str) -> psycopg2.extensions.connection:
+        """A new connection to a database of the server, with further parameters of libpq. Raises OperationalError."""
         connection: psycopg2.extensions.connection = psycopg2.connect(
             host=self.host,
             port=self.port,
@@ -58,7 +58,7 @@ class Access(NamedTuple):
             password=self.password,
             dbname=database,
             connection_factory=psycopg2.extensions.connection,
-            **self.connect_args(),
+            **(self.connect_args() | parameters),
         )
         return connection
 
@@ -104,7 +104,7 @@ class ServerAdmin:
     Everything raises psycopg2's or SQLAlchemy's OperationalError when the server can't be reached.
     """
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, *, connections: int = CONNECTIONS) -> None:
         self.access = access
         self._engine = create_engine(
             URL.create(
@@ -114,7 +114,7 @@ class ServerAdmin:
             connect_args=access.connect_args(),
             hide_parameters=True,
             pool_pre_ping=True,
-            pool_size=CONNECTIONS,
+            pool_size=connections,
             max_overflow=0,
             pool_timeout=WAIT_FOR_CONNECTION_S,
         )
@@ -143,7 +143,7 @@ class ServerAdmin:
             try:
                 yield session
             finally:
-                session.rows("SELECT pg_advisory_unlock(%s, %s)", _lock_of(database))
+                _unlock(session, database)
 
     @contextlib.contextmanager
     def locked_if_free(self, database: str) -> Iterator[AdminSession | None]:
@@ -154,7 +154,7 @@ class ServerAdmin:
                 yield session if mine else None
             finally:
                 if mine:
-                    session.rows("SELECT pg_advisory_unlock(%s, %s)", _lock_of(database))
+                    _unlock(session, database)
 
     def close(self) -> None:
         """Closes idle connections."""
@@ -163,3 +163,8 @@ class ServerAdmin:
 
 def _lock_of(database: str) -> tuple[int, int]:
     return _DATABASE_LOCK, zlib.crc32(database.encode()) - 2**31
+
+
+def _unlock(session: AdminSession, database: str) -> None:
+    with contextlib.suppress(psycopg2.Error):  # a session that broke lost its locks with that
+        session.rows("SELECT pg_advisory_unlock(%s, %s)", _lock_of(database))

@@ -5,10 +5,10 @@ from collections.abc import Collection, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, Uuid, bindparam, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Uuid, bindparam, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from shared.changes import SHARD_QUARANTINED, SHARD_RELEASED
+from shared.changes import SHARD_FENCED, SHARD_QUARANTINED, SHARD_RELEASED, SHARD_UNFENCED
 from shared.shards import ShardName
 from tenant_service.schema import fleet, shards
 from tenant_service.storage.changes import record_change
@@ -23,13 +23,25 @@ class ShardState(StrEnum):
     UNDONE = "undone"
 
 
+class Fence(StrEnum):
+    """Why nobody may use a shard now. Whoever sets a fence lifts it; these are the migrations'."""
+
+    DRIFTED = "drifted"
+    BEHIND = "behind"
+
+
 class Shard(NamedTuple):
-    """A directory row. Server and database are None for an undone sign-up whose database is gone."""
+    """A directory row. Server and database are None for an undone sign-up whose database is gone.
+
+    `revision` is how far the shard was when somebody last looked; `fence` is why nobody may use it now.
+    """
 
     practice_id: uuid.UUID
     server: str | None
     database: str | None
     state: ShardState
+    revision: str | None
+    fence: str | None
 
     @property
     def name(self) -> ShardName:
@@ -39,14 +51,14 @@ class Shard(NamedTuple):
         return ShardName(self.server, self.database)
 
 
-_SHARD = (shards.c.practice_id, shards.c.server, shards.c.database, shards.c.state)
+_SHARD = tuple(shards.c[name] for name in Shard._fields)
 _FLEET_ID_AND_SHARD = select(fleet.c.id, *_SHARD).select_from(
     fleet.outerjoin(shards, shards.c.practice_id == bindparam("practice", type_=Uuid))
 )
 
 
 def _shard(row: Row[*tuple[Any, ...]]) -> Shard:
-    return Shard(row.practice_id, row.server, row.database, ShardState(row.state))
+    return Shard(*(getattr(row, name) for name in Shard._fields))._replace(state=ShardState(row.state))
 
 
 def fleet_id(connection: Connection) -> uuid.UUID:
@@ -161,6 +173,37 @@ def page_of_shards(
     if after is not None:
         query = query.where(shards.c.practice_id > after)
     return [_shard(row) for row in connection.execute(query)]
+
+
+def ready_shards(connection: Connection) -> list[Shard]:
+    """Every shard that a practice works in, in the order of practice ids."""
+    query = select(*_SHARD).where(shards.c.state == ShardState.READY).order_by(shards.c.practice_id)
+    return [_shard(row) for row in connection.execute(query)]
+
+
+def note_revision(connection: Connection, practice_id: uuid.UUID, revision: str) -> None:
+    """How far the shard turned out to be."""
+    is_news = (shards.c.practice_id == practice_id) & shards.c.revision.is_distinct_from(revision)
+    connection.execute(update(shards).where(is_news).values(revision=revision, updated_at=func.now()))
+
+
+def set_fence(connection: Connection, practice_id: uuid.UUID, fence: Fence) -> None:
+    """Nobody may use the shard from now on, unless it is fenced for another deed's reason anyway."""
+    _change_fence(connection, practice_id, fence, shards.c.fence.is_distinct_from(fence), SHARD_FENCED)
+
+
+def lift_fence(connection: Connection, practice_id: uuid.UUID) -> None:
+    """Everybody may use the shard again, as far as migrations are concerned."""
+    _change_fence(connection, practice_id, None, shards.c.fence.is_not(None), SHARD_UNFENCED)
+
+
+def _change_fence(
+    connection: Connection, practice_id: uuid.UUID, fence: Fence | None, is_news: ColumnElement[bool], change: str
+) -> None:
+    own = or_(shards.c.fence.is_(None), shards.c.fence.in_(list(Fence)))
+    statement = update(shards).where(shards.c.practice_id == practice_id, own, is_news)
+    if connection.execute(statement.values(fence=fence, updated_at=func.now())).rowcount:
+        record_change(connection, practice_id, change)
 
 
 def count_states(connection: Connection) -> dict[ShardState, int]:
