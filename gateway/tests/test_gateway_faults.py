@@ -281,6 +281,42 @@ def test_a_change_of_the_directory_is_followed_without_being_told_by_a_service(s
     )
 
 
+def test_a_fenced_practice_is_told_of_its_maintenance_and_nothing_is_forwarded(stand: Stand) -> None:
+    """Within a second or two of the fence; others notice nothing, and lifting it is followed, too."""
+    other = {"practice": "0199ffff-0000-7000-8000-000000000009"}
+    stand.shards[other["practice"]] = "a/shard_9999999999999999"
+    for one in ({}, other):
+        assert stand.client.get(PATIENTS, headers=stand.bearer(**one)).status_code == 200
+    problem = {"type": "/errors/shard-maintenance", "detail": "Of no concern to clients: a/shard_0123456789abcdef."}
+    fenced = constant(problem, status=503)
+    stand.tenant.answers["GET", f"/internal/shards/{PRACTICE}"] = fenced
+    stand.moves.append(PRACTICE)
+    answer = eventually(
+        lambda: (seen := stand.client.get(PATIENTS, headers=stand.bearer())).status_code == 503 and seen, within_s=5
+    )
+    assert answer.json()["type"] == "/errors/shard-maintenance"
+    assert "maintenance" in answer.json()["message"]
+    assert "shard_" not in answer.text
+    assert int(answer.headers["retry-after"]) > 0
+    forwarded = len(stand.patient.calls)
+    assert stand.client.post(PATIENTS, json={}, headers=stand.bearer()).status_code == 503
+    assert len(stand.patient.calls) == forwarded
+    assert stand.client.get(PATIENTS, headers=stand.bearer(**other)).status_code == 200
+    assert stand.client.get("/readyz").status_code == 200
+
+    del stand.tenant.answers["GET", f"/internal/shards/{PRACTICE}"]
+    stand.moves.append(PRACTICE)
+    eventually(lambda: stand.client.get(PATIENTS, headers=stand.bearer()).status_code == 200, within_s=5)
+
+
+def test_a_directory_that_refuses_otherwise_is_only_unavailable(make_stand) -> None:
+    stand = make_stand()
+    for body in ({"type": "/errors/shard-quarantined"}, {"type": None}, ["/errors/shard-maintenance"], None):
+        stand.tenant.answers["GET", f"/internal/shards/{PRACTICE}"] = constant(body, status=503)
+        answer = stand.client.get(PATIENTS, headers=stand.bearer())
+        assert (answer.status_code, answer.json()["type"]) == (503, "/errors/unavailable")
+
+
 def test_cached_answers_serve_while_the_directory_is_down(make_stand) -> None:
     stand = make_stand()
     assert stand.client.get(PATIENTS, headers=stand.bearer()).status_code == 200

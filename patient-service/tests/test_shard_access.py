@@ -206,3 +206,44 @@ async def test_every_route_of_the_document_is_among_those_tested(service: Patien
 
 def signed_headers(practice: Practice, *, key: bytes = GATEWAY_KEY) -> dict[str, str]:
     return {name.decode(): value.decode() for name, value in ContextSigner([key]).headers(practice.caller())}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE alembic_version SET version_num = '9999'",
+        "UPDATE alembic_version SET version_num = '0000'",
+        "DELETE FROM alembic_version",
+        "INSERT INTO alembic_version VALUES ('0001')",
+        "ALTER TABLE alembic_version RENAME version_num TO other",
+        "REVOKE ALL ON alembic_version FROM shard_rw",
+        "DROP TABLE alembic_version",
+    ],
+)
+async def test_a_shard_that_is_not_as_far_as_this_service_needs_it_is_never_used(
+    service: PatientClient, shard_server: ShardServer, other_practice: Practice, change: str
+):
+    practice = shard_server.practice()
+    shard_server.run(change, database=practice.database)
+    for method, path, body in EVERY_CALL:
+        answer = await service.call(practice, method, path.format(id=new_id()), json=body)
+        assert (answer.status_code, answer.json()["type"]) == (503, "/errors/shard-maintenance"), (method, path)
+        assert "maintenance" in answer.json()["message"]
+        assert int(answer.headers["retry-after"]) > 0
+    assert shard_server.sessions(practice) == 0
+    assert await service.names(other_practice) == []
+
+
+async def test_a_shard_is_used_at_once_when_it_is_there(service: PatientClient, shard_server: ShardServer):
+    practice = shard_server.practice()
+    shard_server.run("UPDATE alembic_version SET version_num = '0000'", database=practice.database)
+    assert await service.answers(practice, 503)
+    shard_server.run("UPDATE alembic_version SET version_num = '0001'", database=practice.database)
+    assert await service.names(practice) == []
+
+
+async def test_a_strangers_shard_is_told_as_that_however_far_it_is(service: PatientClient, shard_server: ShardServer):
+    practice = shard_server.practice(stamp=str(new_id()))
+    shard_server.run("UPDATE alembic_version SET version_num = '0000'", database=practice.database)
+    answer = await service.call(practice, "GET")
+    assert (answer.status_code, answer.json()["type"]) == (503, "/errors/wrong-shard")

@@ -11,16 +11,27 @@ import httpx
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from patient_practices import GATEWAY_KEY, JOHN, SHARD_KEY, PatientClient, Practice, eventually, running, settings_for
+from patient_practices import (
+    GATEWAY_KEY,
+    JOHN,
+    SHARD_KEY,
+    PatientClient,
+    Practice,
+    ShardServer,
+    eventually,
+    running,
+    settings_for,
+)
 from pydantic import SecretStr
 from sqlalchemy import create_engine, inspect
 from sqlalchemy.engine import make_url
 
 from gowebbo_stack.ports import free_port
 from gowebbo_stack.testing import PostgresServer, running_postgres
-from patient_service.schema import metadata
+from patient_service.schema import ACCEPTED_REVISIONS, metadata
 from shared.client import async_service_client
 from shared.ids import new_id
+from tenant_service import migrating
 
 pytestmark = pytest.mark.anyio
 
@@ -108,6 +119,27 @@ async def test_a_shard_of_the_real_tenant_service_has_this_services_tables_and_s
     async with running(settings) as service:
         await _journey(service, practice)
         assert (await service.http.get("/readyz")).status_code == 200
+
+
+def test_this_service_works_with_the_revisions_that_tenant_service_may_leave_a_shard_at():
+    """Its newest and the one before. Each further migration moves ACCEPTED_REVISIONS on."""
+    assert {revision.encode() for revision in migrating.accepted_revisions()} == ACCEPTED_REVISIONS
+
+
+async def test_calls_go_on_over_a_migration_on_the_connection_that_is_open(
+    service: PatientClient, shard_server: ShardServer, practice: Practice
+):
+    """What the session has prepared is planned anew, and the connection is kept."""
+    former, head = migrating.accepted_revisions()
+    back = f"ALTER TABLE patients RESET (fillfactor); UPDATE alembic_version SET version_num = '{former}'"
+    shard_server.run(back, database=practice.database)
+    await _journey(service, practice)
+    shard_server.run(migrating.shard_script(former, head), database=practice.database)
+    patient = await service.add(practice, name="After")
+    for method, body in (("GET", None), ("PUT", JOHN), ("PATCH", {"age": 1}), ("DELETE", None)):
+        assert (await service.call(practice, method, f"/{patient['id']}", json=body)).status_code == 200
+    assert shard_server.sessions(practice) == 1
+    assert service.app.state.pool.opened == 1
 
 
 def _is_no_stamp(name: str | None, kind: str, _: object) -> bool:

@@ -1,12 +1,18 @@
 """What the operator's commands show and do, put together from the gateway's answers."""
 
+import time
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from gowebbo_stack.admin import Admin
+from gowebbo_stack.admin import Admin, CommandFailedError
 
 PRACTICE_COLUMNS = ("id", "name", "email", "status", "server", "database")
+SHARD_COLUMNS = ("practice_id", "server", "database", "revision", "fingerprint_ok", "state", "seconds", "error")
 SERVER_COLUMNS = ("key", "host", "port", "state", "practices", "capacity", "connections")
+
+_ASK_EVERY_S = 0.3
+_PATIENCE_S = 60.0
 
 
 def practices(admin: Admin) -> list[dict[str, Any]]:
@@ -37,3 +43,46 @@ def _practice_after(result: dict[str, Any]) -> dict[str, Any]:
 def servers(admin: Admin) -> list[dict[str, Any]]:
     """Return every PostgreSQL server for shards."""
     return [{name: server.get(name) for name in SERVER_COLUMNS} for server in admin.all("servers")]
+
+
+def shards_status(admin: Admin, *, tell: Callable[[int, int], None]) -> dict[str, Any]:
+    """Return the newest revision and how every shard is now; tells how many were looked at, of how many."""
+    total = sum(server["practices"] for server in admin.all("servers"))
+    page = admin.get("shards/status")
+    shards = page["data"]
+    while page.get("next_cursor"):
+        tell(len(shards), total)
+        page = admin.get("shards/status", cursor=page["next_cursor"])
+        shards += page["data"]
+    return {"head": page["head"], "shards": shards}
+
+
+def migrate_shards(admin: Admin, canary: int, *, tell: Callable[[int, int], None]) -> dict[str, Any]:
+    """Bring every shard to the newest revision and return what came out."""
+    job = follow(admin, admin.post("shards/migrate", {"canary": canary}), tell=tell)
+    result: dict[str, Any] = job["result"]
+    return result
+
+
+def follow(admin: Admin, job: dict[str, Any], *, tell: Callable[[int, int], None]) -> dict[str, Any]:
+    """Wait for a job and return it when it is done; tells how much is done, of how much.
+
+    A job outlives the process that does it, so this outlives a minute without an answer. Raises CommandFailedError.
+    """
+    answered_at = time.monotonic()
+    while job["state"] in {"waiting", "running"}:
+        if job["total"]:
+            tell(job["done"], job["total"])
+        time.sleep(_ASK_EVERY_S)
+        try:
+            job = admin.get(f"jobs/{job['id']}")
+        except CommandFailedError as error:
+            if time.monotonic() - answered_at > _PATIENCE_S:
+                raise CommandFailedError(
+                    f"{error} Job {job['id']} goes on; repeat the command to follow it."
+                ) from error
+        else:
+            answered_at = time.monotonic()
+    if job["state"] == "failed":
+        raise CommandFailedError(f"Job {job['id']} failed. {job['error']}")
+    return job
