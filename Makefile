@@ -5,7 +5,7 @@ PACKAGES := shared gateway auth-service tenant-service patient-service notifier 
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint bench bench-growth bench-neighbour bench-signup lock clean-data
+.PHONY: help up test lint bench bench-growth bench-migrate bench-neighbour bench-signup lock clean-data
 
 help: ## what can be done here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ bench: $(INSTALLED) ## measure an embedded stack of its own (about 15 min; needs
 
 bench-growth: $(INSTALLED) ## measure how it grows with practices and patients; writes bench/growth.md and growth.svg
 	@$(VENV)/bin/python bench/growth.py
+
+bench-migrate: $(INSTALLED) ## measure a migration over 1,000 shards (about 8 min); writes bench/migrate.md
+	@$(VENV)/bin/python bench/migrate.py
 
 bench-neighbour: $(INSTALLED) ## measure what a practice notices of another one's flood; writes bench/neighbour.md
 	@$(VENV)/bin/python bench/neighbour.py
