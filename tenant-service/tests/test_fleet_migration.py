@@ -134,7 +134,7 @@ def test_a_shard_that_is_not_what_its_stamp_says_is_fenced_alone(
     [
         "DROP TABLE alembic_version",
         "DELETE FROM alembic_version",
-        f"INSERT INTO alembic_version VALUES ('{FORMER}')",
+        "INSERT INTO alembic_version VALUES ('9999')",
         "ALTER TABLE alembic_version OWNER TO postgres; REVOKE ALL ON alembic_version FROM gowebbo_tenant",
     ],
 )
@@ -266,12 +266,21 @@ def test_progress_is_told_for_each_shard(fleet: Fleet) -> None:
     assert progress.noted == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_a_shard_is_migrated_by_one_at_a_time(fleet: Fleet) -> None:
+def test_a_shard_is_migrated_by_one_at_a_time(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two runs at once, as after a lost connection to the central database: each step is taken once."""
-    behind(fleet, 6)
+    shards = behind(fleet, 6)
+    original, changed = shard_migration.migrate, []
+
+    def noted(access: Access, database: str) -> shard_migration.Outcome:
+        outcome = original(access, database)
+        changed.extend([database] * outcome.changed)
+        return outcome
+
+    monkeypatch.setattr(shard_migration, "migrate", noted)
     with ThreadPoolExecutor(2) as threads:
         results = list(threads.map(lambda _: migrate(fleet), range(2)))
     assert [Counter(states(result).values()) for result in results] == [{"done": 6}] * 2
+    assert sorted(changed) == sorted(str(shard.database) for shard in shards)
 
 
 def test_a_shard_that_is_dropped_or_claimed_by_another_deed_meanwhile_is_left_to_it(fleet: Fleet) -> None:
