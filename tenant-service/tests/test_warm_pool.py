@@ -12,7 +12,7 @@ from tenant_stand import Fleet, execute_at, new_fleet, serving, wait_for
 
 from gowebbo_stack.testing import PostgresServer
 from shared.ids import new_id
-from tenant_service import migrating, shard_database, slots, templates, warm_pool
+from tenant_service import catalog, migrating, shard_database, slots, templates, warm_pool
 from tenant_service.server_admin import AdminSession
 
 SIZE = 3
@@ -32,10 +32,13 @@ def newer_head(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
     """What a release with a further migration of the shards does to this process."""
     head = migrating.head(migrating.SHARD)
     newer = f"{head}_newer"
+    known, script, described = migrating.shard_revisions(), migrating.shard_script, catalog.expected(head)
 
     def release() -> str:
         monkeypatch.setattr(migrating, "head", lambda history: newer if history is migrating.SHARD else head)
-        monkeypatch.setattr(migrating, "older_revisions", lambda _: frozenset({head}))
+        monkeypatch.setattr(migrating, "shard_revisions", lambda: (*known, newer))
+        monkeypatch.setattr(migrating, "shard_script", lambda start, _: script(start, head))
+        monkeypatch.setattr(catalog, "expected", lambda _: described)
         assert fleet.servers.refresh()
         return newer
 

@@ -54,18 +54,8 @@ def head(history: History) -> str:
 
 
 @cache
-def _revisions(history: History) -> frozenset[str]:
-    return frozenset(script.revision for script in ScriptDirectory.from_config(_config(history)).walk_revisions())
-
-
-def older_revisions(history: History) -> frozenset[str]:
-    """Those before the newest. A revision that is neither is a newer release's."""
-    return _revisions(history) - {head(history)}
-
-
-@cache
 def shard_revisions() -> tuple[str, ...]:
-    """Every revision of a shard, oldest first."""
+    """Every revision of a shard that this release knows, oldest first."""
     walk = ScriptDirectory.from_config(_config(SHARD)).walk_revisions()
     return tuple(script.revision for script in walk)[::-1]
 

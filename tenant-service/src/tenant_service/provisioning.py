@@ -81,15 +81,12 @@ class Provisioning:
             fleet_id, shard = directory.fleet_id_and_shard(connection, practice_id)
             if shard is None:
                 server = choose_server(registry.list_servers(connection), usable=self._servers.usable)
+                revision = migrating.head(migrating.SHARD)
                 place = warm.claim(
-                    connection,
-                    practice_id,
-                    server=server.key,
-                    revision=migrating.head(migrating.SHARD),
-                    otherwise=new_database_name(),
+                    connection, practice_id, server=server.key, revision=revision, otherwise=new_database_name()
                 )
                 if place:
-                    return Shard(practice_id, *place, ShardState.CREATING), fleet_id
+                    return Shard(practice_id, *place, ShardState.CREATING, revision), fleet_id
                 shard = directory.find_shard(connection, practice_id)  # another call was faster
                 assert shard
             return _usable(shard), fleet_id

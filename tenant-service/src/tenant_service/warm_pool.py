@@ -81,7 +81,7 @@ class WarmPool:
     def _make_one(self, server: Server) -> bool:
         """Makes a shard if one is missing; whether it did."""
         place, revision = ShardName(server.key, new_database_name()), migrating.head(migrating.SHARD)
-        known = {*migrating.older_revisions(migrating.SHARD), revision}
+        known = migrating.shard_revisions()
         with self._engine.begin() as connection:
             warm.lock_pool(connection)
             there = [one for one in warm.list_warm(connection) if one.server == server.key]
@@ -119,7 +119,7 @@ class WarmPool:
         with self._engine.begin() as connection:
             fleet_id = directory.fleet_id(connection)
             for server in registry.list_servers(connection):
-                older = migrating.older_revisions(migrating.SHARD)
+                older = set(migrating.shard_revisions()[:-1])
                 revisions = older | {head} if server.state is ServerState.DRAINING else older
                 warm.discard(connection, server.key, revisions=revisions)
             rows = [row for row in warm.list_warm(connection) if row.server in usable]

@@ -40,8 +40,8 @@ class Shard(NamedTuple):
     server: str | None
     database: str | None
     state: ShardState
-    revision: str | None
-    fence: str | None
+    revision: str | None = None
+    fence: str | None = None
 
     @property
     def name(self) -> ShardName:
