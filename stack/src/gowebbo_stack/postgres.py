@@ -37,7 +37,7 @@ _SETTINGS = {
     "max_pred_locks_per_transaction": "10",
     "jit": "off",
     # A new database is 300 files, and a checkpoint has to fsync each. So checkpoints are small, and pages go to the
-    # disk meanwhile: what is left to do when the server stops, or to do again after a crash, takes some seconds.
+    # disk meanwhile: less is left to do when the server stops, and less to do again after a crash.
     "max_wal_size": "256MB",
     "backend_flush_after": "256kB",
     "checkpoint_warning": "0",
