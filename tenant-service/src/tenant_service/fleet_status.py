@@ -21,7 +21,7 @@ from tenant_service.storage import directory, ledger
 from tenant_service.storage.directory import Shard, ShardState
 from tenant_service.storage.ledger import Entry
 
-AT_ONCE = 4
+AT_ONCE = 2
 """Shards that a process looks at in parallel."""
 PAGE_S = 2.5
 """A page ends early, with what was looked at by then: the gateway waits for 10 s."""
