@@ -100,13 +100,55 @@ async def test_an_unknown_server_is_a_named_error_and_asks_at_most_once_a_second
     assert tenant.asked - asked <= 2
 
 
-async def test_a_server_named_later_is_found(
+async def test_the_first_call_on_a_server_named_a_moment_ago_is_answered(
     service: PatientClient, practice: Practice, tenant: TenantService, shard_server: ShardServer
 ):
-    await service.names(practice)
+    """Though tenant-service was asked less than a second ago, and knew nothing of it."""
+    unknown = await service.call(practice.caller(shard=f"zz/{practice.database}"), "GET")
+    assert unknown.status_code == 503
     tenant.name("new", shard_server.postgres)
     elsewhere = Practice(practice.id, practice.database, "new")
-    await eventually(lambda: service.answers(elsewhere, 200))
+    assert (await service.call(elsewhere, "GET")).status_code == 200
+
+
+async def test_a_servers_new_protection_holds_for_new_connections(
+    service: PatientClient,
+    practice: Practice,
+    other_practice: Practice,
+    tenant: TenantService,
+    shard_server: ShardServer,
+):
+    await service.names(practice)
+    tenant.name("a", shard_server.postgres, sslmode="require")
+    asked = tenant.asked
+    await service.call(practice.caller(shard=f"zz/{practice.database}"), "GET")
+    assert tenant.asked > asked
+    refused = await service.call(other_practice, "GET")
+    assert (refused.status_code, refused.json()["type"]) == (503, "/errors/shard-unavailable")
+    assert await service.names(practice) == []  # its connection is there
+
+
+async def test_a_server_that_is_named_no_more_harms_no_other(
+    service: PatientClient,
+    practice: Practice,
+    other_practice: Practice,
+    tenant: TenantService,
+    shard_server: ShardServer,
+):
+    tenant.name("gone", shard_server.postgres)
+    left_behind = Practice(other_practice.id, other_practice.database, "gone")
+    await service.add(left_behind)
+    tenant.servers = [entry for entry in tenant.servers if entry["key"] != "gone"]
+    await service.call(practice.caller(shard=f"zz/{practice.database}"), "GET")
+    assert await service.names(left_behind) == ["John Doe"]  # by the connection that is open
+    shard_server.run(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", (other_practice.database,)
+    )
+    await eventually(lambda: service.answers(left_behind, 503))
+    assert await service.names(practice) == []
+    assert (await service.call(left_behind, "GET")).json()["type"] == "/errors/unknown-shard-server"
+    tenant.name("gone", shard_server.postgres)
+    assert await service.names(left_behind) == ["John Doe"]
 
 
 async def test_a_shard_with_another_stamp_gives_nothing(

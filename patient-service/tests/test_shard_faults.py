@@ -163,7 +163,9 @@ class RestartableServer:
         self._server = Postgres(folder / "postgres", free_port(), "test-password-of-one-server", 30, durable=True)
         self._server.initialise()
         self._process: subprocess.Popen[bytes] | None = None
-        self.address = PostgresServer("127.0.0.1", self._server.port, SUPERUSER, self._server.password, 0)
+        self.address = PostgresServer(
+            "127.0.0.1", self._server.port, SUPERUSER, self._server.password, 0, self._server.data
+        )
 
     async def start(self) -> None:
         self._process = start(self._server.launch(self._folder / "postgres.log"))

@@ -31,3 +31,12 @@ def test_redis_asks_for_its_password(redis_server):
     stranger = redis.Redis(port=redis_server.port, retry=Retry(NoBackoff(), 0))
     with stranger, pytest.raises(redis.AuthenticationError):
         stranger.ping()
+
+
+def test_the_second_postgres_is_another_version_and_speaks_tls(postgres15, second_postgres):
+    tls = {"sslmode": "verify-full", "sslrootcert": second_postgres.authority}
+    with psycopg2.connect(postgres15.dsn(), **tls) as connection, connection.cursor() as cursor:
+        assert connection.info.server_version // 10_000 == 15
+        assert connection.info.ssl_in_use
+        cursor.execute("SELECT DISTINCT auth_method FROM pg_hba_file_rules")
+        assert cursor.fetchall() == [("scram-sha-256",)]

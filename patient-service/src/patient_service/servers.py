@@ -55,20 +55,26 @@ class Servers:
 
     async def find(self, key: str) -> Server:
         """The server; tenant-service is asked if it is unknown. Raises UnknownServerError, ShardUnavailableError."""
+        if key not in self._known and self._asking is not None:
+            await self.refresh()  # the answer that is on its way may be older than the server
         if key not in self._known:
-            await self.refresh()
+            await self.refresh(waits=True)
         if key in self._known:
             return self._known[key]
         if not self._known:
             raise ShardUnavailableError  # tenant-service hasn't answered yet: nothing can be said about the name
         raise UnknownServerError
 
-    async def refresh(self) -> None:
-        """Asks tenant-service: one question at a time, not within a second of the last. Its faults are only logged."""
+    async def refresh(self, *, waits: bool = False) -> None:
+        """Asks tenant-service: one question at a time, not within a second of the last. Its faults are only logged.
+
+        Whoever waits is not content with an answer of the last second: it may be older than what it looks for.
+        """
         if self._asking is None:
-            if asyncio.get_running_loop().time() - self._asked_at < RETRY_S:
+            pause_s = self._asked_at + RETRY_S - asyncio.get_running_loop().time()
+            if pause_s > 0 and not waits:
                 return
-            self._asking = asyncio.create_task(self._ask())
+            self._asking = asyncio.create_task(self._ask(after_s=pause_s))
         # shielded: whoever goes away must not take the answer from the others
         await asyncio.shield(self._asking)
 
@@ -93,8 +99,9 @@ class Servers:
         if self._client is not None:
             await self._client.aclose()
 
-    async def _ask(self) -> None:
+    async def _ask(self, *, after_s: float) -> None:
         try:
+            await asyncio.sleep(after_s)
             if self._client is None:
                 self._client = async_service_client(
                     self._url, name="patient-service", keys=self._keys, timeout_s=ASK_LIMIT_S

@@ -80,7 +80,7 @@ class _SecretFileSource(PydanticBaseSettingsSource):
                 try:
                     return Path(path).read_text().strip(), field_name, False
                 except OSError as fault:
-                    raise _UnreadableSecretError(f"{field_name.upper()}_FILE: {fault.strerror}: {path}") from fault
+                    raise UnreadableSecretError(f"{field_name.upper()}_FILE: {fault.strerror}: {path}") from fault
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class _SecretFileSource(PydanticBaseSettingsSource):
         return {name: value for name, value in found.items() if value is not None}
 
 
-class _UnreadableSecretError(Exception):
+class UnreadableSecretError(Exception):
     """A `NAME_FILE` that can't be read."""
 
 
@@ -135,7 +135,7 @@ def load(settings_type: type[_Settings]) -> _Settings:
     """The settings, or a list of every fault on standard error and exit status 78. Values are never shown."""
     try:
         return settings_type()
-    except _UnreadableSecretError as fault:
+    except UnreadableSecretError as fault:
         _refuse([str(fault)])
     except ValidationError as faults:
         _refuse(

@@ -35,6 +35,10 @@ class Admin:
         """Have something done and return `result`. Raises CommandFailedError; then it may have been done or not."""
         return self._ask("POST", path, body)
 
+    def delete(self, path: str) -> Any:
+        """Have something removed. Raises CommandFailedError."""
+        return self._ask("DELETE", path)
+
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         address = f"{self.url}/api/v1/admin/{path}"
         token = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
@@ -77,7 +81,8 @@ def _complaint(error: urllib.error.HTTPError) -> str:
     try:
         said = json.load(error)
         message = said.get("detail") or said.get("message")
-    except (OSError, ValueError, AttributeError):
+        message += "".join(f"\n  {fault['field']}: {fault['message']}" for fault in said.get("errors") or ())
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
         message = None
     hint = " Are ADMIN_USER_NAME and ADMIN_PASSWORD those of this gateway?" if error.code == 401 else ""  # noqa: PLR2004
     return f"The gateway answered {error.code}: {message or error.reason}{hint}"

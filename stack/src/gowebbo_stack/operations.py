@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 from gowebbo_stack.admin import Admin, CommandFailedError
@@ -86,3 +87,37 @@ def follow(admin: Admin, job: dict[str, Any], *, tell: Callable[[int, int], None
     if job["state"] == "failed":
         raise CommandFailedError(f"Job {job['id']} failed. {job['error']}")
     return job
+
+
+def add_server(admin: Admin, key: str, **place: str | int | None) -> list[dict[str, Any]]:
+    """Add a server, or change one that is known, and return every server."""
+    admin.post("servers", {"key": key} | {name: value for name, value in place.items() if value is not None})
+    return servers(admin)
+
+
+def set_server(admin: Admin, key: str, deed: str) -> list[dict[str, Any]]:
+    """`drain` or `open` a server, and return every server."""
+    admin.post(f"servers/{quote(key, safe='')}/{deed}")
+    return servers(admin)
+
+
+def remove_server(admin: Admin, key: str) -> list[dict[str, Any]]:
+    """Remove a server that is drained and empty, and return those that are left."""
+    admin.delete(f"servers/{quote(key, safe='')}")
+    return servers(admin)
+
+
+def isolation(admin: Admin, practice_id: UUID | None, *, seen: Callable[[int, int], None]) -> dict[str, Any]:
+    """Return what was found of every practice, or of one. `seen` is told how many of how many after each page."""
+    if practice_id is not None:
+        practices = admin.get("isolation", practice_id=str(practice_id))["data"]
+    else:
+        page = admin.get("isolation")
+        practices = page["data"]
+        seen(len(practices), page["total"])
+        while page.get("next_cursor"):
+            page = admin.get("isolation", cursor=page["next_cursor"])
+            practices += page["data"]
+            seen(len(practices), page["total"])
+    is_ok = all(check["ok"] for practice in practices for check in practice["checks"])
+    return {"ok": is_ok, "practices": practices}

@@ -10,6 +10,7 @@ import signal
 import socket
 import struct
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -28,7 +29,6 @@ _SETTINGS = {
     "password_encryption": "scram-sha-256",
     "recovery_init_sync_method": "syncfs",  # thousands of files: 5.7 s with fsync, 0.34 s with syncfs
     "shared_buffers": "128MB",
-    "io_method": "sync",  # three I/O processes fewer; the databases are small
     "max_parallel_workers_per_gather": "0",
     "max_worker_processes": "2",
     "max_wal_senders": "0",
@@ -54,6 +54,7 @@ _SETTINGS = {
     "log_checkpoints": "off",
     "log_autovacuum_min_duration": "-1",
 }
+_WITH_IO_METHOD = 18  # PostgreSQL's version
 
 
 class PostgresError(RuntimeError):
@@ -70,6 +71,8 @@ class Postgres:
     max_connections: int = 1000
     durable: bool = True  # False: for tests only
     identity: Identity = field(default_factory=ordinary_identity)
+    programs: Path | None = None  # the folder of another PostgreSQL than the wheel's
+    settings: Mapping[str, str] = field(default_factory=dict)  # besides the embedded stack's own
 
     def dsn(self, database: str = "postgres") -> str:
         """Return the superuser's URL of a database."""
@@ -98,7 +101,7 @@ class Postgres:
     def _initdb(self, folder: Path, password_file: Path) -> None:
         log = self.data.with_name(f"{self.data.name}.initdb.log")
         command = [
-            os.fspath(postgres_install() / "bin" / "initdb"),
+            self._program("initdb"),
             f"--pgdata={folder}",
             f"--username={SUPERUSER}",
             f"--pwfile={password_file}",
@@ -125,7 +128,10 @@ class Postgres:
 
     def launch(self, log: Path) -> Launch:
         """Return how the postmaster is started. It shuts down fast when the supervisor is gone."""
-        settings = _SETTINGS | {
+        has_io_method = int((self.data / "PG_VERSION").read_text(encoding="ascii")) >= _WITH_IO_METHOD
+        settings = {
+            **_SETTINGS,
+            **({"io_method": "sync"} if has_io_method else {}),  # three I/O processes fewer; the databases are small
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
             "unix_socket_directories": "",
@@ -133,10 +139,11 @@ class Postgres:
             "fsync": "on" if self.durable else "off",
             "synchronous_commit": "on" if self.durable else "off",
             "full_page_writes": "on" if self.durable else "off",
+            **self.settings,
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return Launch(
-            command=[os.fspath(postgres_install() / "bin" / "postgres"), "-D", os.fspath(self.data), *options],
+            command=[self._program("postgres"), "-D", os.fspath(self.data), *options],
             environment=_ENVIRONMENT,
             log=log,
             identity=self.identity,
@@ -181,6 +188,9 @@ class Postgres:
             with contextlib.suppress(OSError):  # it ended meanwhile, or is nobody's whom we may ask
                 if _command(pid).startswith(b"postgres: ") and (folder / "cwd").samefile(self.data):
                     os.kill(pid, signal.SIGKILL)
+
+    def _program(self, name: str) -> str:
+        return os.fspath((self.programs or postgres_install() / "bin") / name)
 
     def _owner(self) -> int:
         return nobody_ids()[0] if self.identity is Identity.NOBODY else os.geteuid()

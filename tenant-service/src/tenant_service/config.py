@@ -1,13 +1,17 @@
 """What the environment tells this service and its commands. Nothing is read from it anywhere else."""
 
 import re
-from typing import Annotated, NamedTuple, cast
+from ipaddress import ip_address
+from typing import Annotated, Literal, NamedTuple, cast
 
 from pydantic import AfterValidator, Field, SecretStr, create_model
 
 from shared.settings import EnvironmentSettings, ServiceSettings, SigningSecret, split_secrets
 
-_SERVER = re.compile(r"([a-z][a-z0-9-]{0,30})=([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:]+\]):(\d{1,5})")
+SERVER_KEY = r"[a-z][a-z0-9-]{0,30}"
+_SERVER = re.compile(rf"({SERVER_KEY})=([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:]+\]):(\d{{1,5}})")
+SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+"""libpq's, from the weakest to the strongest."""
 
 
 class ServerAddress(NamedTuple):
@@ -23,6 +27,16 @@ class Credentials(NamedTuple):
 
     user: str
     password: str
+
+
+def safe_sslmode(host: str) -> SslMode:
+    """What a connection to this host needs unless somebody says otherwise: proof who it is, beyond this machine."""
+    if host.startswith("/") or host == "localhost":
+        return "prefer"
+    try:
+        return "prefer" if ip_address(host).is_loopback else "verify-full"
+    except ValueError:
+        return "verify-full"
 
 
 def parse_servers(text: str) -> tuple[ServerAddress, ...]:
@@ -101,7 +115,10 @@ class Settings(ServiceSettings, DatabaseSettings):
         return parse_servers(self.shard_servers or "") or (ServerAddress("a", self.db_host, self.db_port),)
 
     def admin_of(self, key: str) -> Credentials:
-        """The admin's SERVER_<KEY>_USER and SERVER_<KEY>_PASS (or _PASS_FILE), else DB_USER and DB_PASS."""
+        """The admin's SERVER_<KEY>_USER and SERVER_<KEY>_PASS (or _FILE), else DB_USER and DB_PASS; read at each call.
+
+        Raises UnreadableSecretError.
+        """
         prefix = f"server_{key.replace('-', '_')}"
         model = create_model(  # type: ignore[call-overload]  # the names are known only now
             "AdminCredentials",

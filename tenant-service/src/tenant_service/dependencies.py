@@ -8,8 +8,10 @@ from fastapi import Depends, Request
 from sqlalchemy import Engine
 
 from tenant_service.fleet_status import FleetStatus
+from tenant_service.isolation import Isolation
 from tenant_service.jobs import Jobs
 from tenant_service.provisioning import Provisioning
+from tenant_service.server_registration import ServerRegistration
 from tenant_service.servers import ServerRegistry
 from tenant_service.slots import Slots
 
@@ -25,6 +27,16 @@ def _engine(request: Request) -> Engine:
 def _servers(request: Request) -> ServerRegistry:
     servers: ServerRegistry = request.app.state.servers
     return servers
+
+
+def _registration(request: Request) -> ServerRegistration:
+    registration: ServerRegistration = request.app.state.registration
+    return registration
+
+
+def _isolation(request: Request) -> Isolation:
+    isolation: Isolation = request.app.state.isolation
+    return isolation
 
 
 def _provisioning(request: Request) -> Provisioning:
@@ -60,6 +72,8 @@ def _claimed(request: Request) -> asyncio.Event:
 Central = Annotated[Engine, Depends(_engine)]
 """The central database."""
 Servers = Annotated[ServerRegistry, Depends(_servers)]
+Registration = Annotated[ServerRegistration, Depends(_registration)]
+Isolating = Annotated[Isolation, Depends(_isolation)]
 Provisioner = Annotated[Provisioning, Depends(_provisioning)]
 JobBook = Annotated[Jobs, Depends(_jobs)]
 Status = Annotated[FleetStatus, Depends(_fleet_status)]

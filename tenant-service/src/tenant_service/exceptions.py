@@ -43,5 +43,17 @@ class TemplateDriftedError(Exception):
     """A fresh template isn't what its migrations are described to lead to; the message is the difference."""
 
 
+class ServerUnknownError(NotFoundError):
+    error, title = "server-unknown", "There is no shard server of this key"
+
+
+class ServerConflictError(ServiceError):
+    error, status, title = "server-conflict", 409, "This contradicts what is known of the shard servers"
+
+
+class ServerUnsuitableError(ServiceError):
+    error, status, title = "server-unsuitable", 422, "This server can't hold shards as it is"
+
+
 class PreparationRefusedError(Exception):
     """The server can't be prepared; the message says what is missing."""

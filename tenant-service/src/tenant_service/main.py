@@ -21,9 +21,11 @@ from tenant_service.exceptions import ShardServerUnavailableError
 from tenant_service.fleet_migration import KIND as MIGRATE_SHARDS
 from tenant_service.fleet_migration import FleetMigration
 from tenant_service.fleet_status import FleetStatus
+from tenant_service.isolation import Isolation
 from tenant_service.jobs import Jobs
 from tenant_service.provisioning import Provisioning
 from tenant_service.reconciliation import Reconciler
+from tenant_service.server_registration import ServerRegistration
 from tenant_service.servers import FAULTS, ServerRegistry
 from tenant_service.slots import Slots
 from tenant_service.warm_pool import ROUND_EVERY_S, WarmPool
@@ -74,6 +76,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.engine, app.state.servers, app.state.provisioning = engine, servers, provisioning
     app.state.jobs, app.state.fleet_status = jobs, fleet_status
     app.state.pool, app.state.making, app.state.undoing, app.state.claimed = pool, making, undoing, claimed
+    app.state.isolation = Isolation(engine, servers, provisioning, settings)
+    app.state.registration = ServerRegistration(engine, servers, settings)
     for fault_type in (OperationalError, InterfaceError, NoConnectionFreeError):
         app.add_exception_handler(fault_type, _answer_database_down)
     app.add_exception_handler(psycopg2.Error, _answer_server_refuses)

@@ -17,10 +17,9 @@ from tenant_service.exceptions import PreparationRefusedError
 from tenant_service.schema import SCHEMA
 from tenant_service.scram import ADMIN_ITERATIONS, UnsuitablePasswordError, scram_verifier
 from tenant_service.server_admin import MAINTENANCE_DATABASE, Access
+from tenant_service.server_check import OLDEST_VERSION, PUBLIC_DATABASES
 from tenant_service.templates import SHARD_GROUP
 
-OLDEST_VERSION = 150_000
-"""CREATE DATABASE … STRATEGY and GRANT … ON PARAMETER came with PostgreSQL 15."""
 AUTH_ROLE = "gowebbo_auth"
 TENANT_ROLE = "gowebbo_tenant"
 AUTH_SCHEMA = "auth"
@@ -81,7 +80,7 @@ def _prepare_shard_server(server: _Superuser, verifier: str) -> None:
     server.execute("GRANT pg_signal_backend TO {}", TENANT_ROLE)
     for stamp in (PRACTICE_STAMP, FLEET_STAMP):
         server.execute(f"GRANT SET ON PARAMETER {stamp} TO {{}}", TENANT_ROLE)
-    for database in (MAINTENANCE_DATABASE, "template1"):
+    for database in PUBLIC_DATABASES:
         server.execute("REVOKE ALL ON DATABASE {} FROM PUBLIC", database)
     server.execute("GRANT CONNECT ON DATABASE {} TO {}", MAINTENANCE_DATABASE, TENANT_ROLE)
 

@@ -73,6 +73,9 @@ class Provisioning:
             except _StrangersDatabaseError:
                 self._place_anew(shard)
                 shard, fleet_id = self._reserve(practice_id)
+            except FAULTS as fault:
+                self._servers.doubt(shard.name.server, fault)
+                raise
         return shard, False
 
     def _reserve(self, practice_id: uuid.UUID) -> tuple[Shard, uuid.UUID]:

@@ -19,7 +19,7 @@ CONNECTION_LIMIT = 8
 """Sessions of one shard role: the connections that all patient-service processes may hold for one practice."""
 _SET_OPTION = 160_000
 """GRANT … WITH SET came with PostgreSQL 16."""
-_ROLE_SETTINGS = {
+ROLE_SETTINGS = {
     # a group's settings aren't inherited, so each role has its own
     "statement_timeout": "5s",
     "lock_timeout": "2s",
@@ -106,7 +106,7 @@ def _furnishing(session: AdminSession, database: str, fleet_id: uuid.UUID, key: 
         _membership(session, name),
         *(
             sql.SQL("ALTER ROLE {} SET {} = {}").format(name, sql.Identifier(setting), sql.Literal(value))
-            for setting, value in _ROLE_SETTINGS.items()
+            for setting, value in ROLE_SETTINGS.items()
         ),
         sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name),
         sql.SQL("GRANT CONNECT ON DATABASE {0} TO {0}").format(name),

@@ -11,6 +11,8 @@ from tenant_service.server_admin import AdminSession, ServerAdmin
 
 SHARD_GROUP = "shard_rw"
 """NOLOGIN role that holds the rights on a shard's tables; each shard's login role is its member."""
+LOCALE = "C.UTF-8"
+"""Sorts alike everywhere; PostgreSQL 15 knows it from the operating system."""
 
 
 def template_name() -> str:
@@ -44,9 +46,8 @@ def ensure_template(server: ServerAdmin) -> None:
         session.run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(database))
         session.run(
             sql.SQL(
-                "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER libc "
-                "LC_COLLATE 'C.UTF-8' LC_CTYPE 'C.UTF-8'"
-            ).format(database)
+                "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER libc LC_COLLATE {} LC_CTYPE {}"
+            ).format(database, *[sql.Literal(LOCALE)] * 2)
         )
         _migrate(session, name)
         session.run(

@@ -1,11 +1,22 @@
 """`gowebbo practices …`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import typer
 
-from gowebbo_stack.commands.terminal import AsJson, Url, Yes, as_admin, confirm, print_outcome, print_rows
+from gowebbo_stack.commands.terminal import (
+    AsJson,
+    Url,
+    Yes,
+    as_admin,
+    confirm,
+    counting,
+    print_json,
+    print_outcome,
+    print_rows,
+    print_table,
+)
 
 PracticeId = Annotated[UUID, typer.Argument(metavar="ID", help="The practice's id, as `practices list` shows it.")]
 
@@ -38,3 +49,29 @@ def resume(practice_id: PracticeId, *, as_json: AsJson = False, url: Url = None,
     from gowebbo_stack import operations  # noqa: PLC0415
 
     print_outcome(as_admin(url, lambda admin: operations.resume(admin, practice_id)), as_json=as_json)
+
+
+@app.command("verify-isolation")
+def verify_isolation(
+    practice_id: Annotated[UUID | None, typer.Argument(metavar="[ID]", help="Of this practice only.")] = None,
+    *,
+    as_json: AsJson = False,
+    url: Url = None,
+    yes: Yes = False,  # noqa: ARG001
+) -> None:
+    """Prove, on PostgreSQL itself, that each practice alone reaches its database. Exit code 1 unless all is right."""
+    from gowebbo_stack import operations  # noqa: PLC0415
+
+    with counting("Practices") as seen:
+        found = as_admin(url, lambda admin: operations.isolation(admin, practice_id, seen=seen))
+    if as_json:
+        print_json(found)
+    else:
+        print_table(("id", "isolated", "what is wrong"), [_isolation_row(practice) for practice in found["practices"]])
+    if not found["ok"]:
+        raise typer.Exit(1)
+
+
+def _isolation_row(practice: dict[str, Any]) -> list[Any]:
+    wrong = [f"{check['name']}: {check['detail']}" for check in practice["checks"] if not check["ok"]]
+    return [practice["id"], "no" if wrong else "yes", "\n".join(wrong)]

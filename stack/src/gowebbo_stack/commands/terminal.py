@@ -42,6 +42,19 @@ def confirm(question: str, *, yes: bool) -> None:
         fail("Nothing was done.")
 
 
+@contextlib.contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show on a terminal how many of how many are done; the errors' stream, so that results can be piped."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
 def print_json(document: Any) -> None:
     """Print for scripts."""
     print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201

@@ -4,10 +4,10 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, and_, case, func, select, update
+from sqlalchemy import Connection, Select, and_, case, delete, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from tenant_service.schema import servers, shards
+from tenant_service.schema import servers, shards, warm_shards
 
 
 class ServerState(StrEnum):
@@ -16,6 +16,15 @@ class ServerState(StrEnum):
     OPEN = "open"
     FULL = "full"
     DRAINING = "draining"
+
+
+class Place(NamedTuple):
+    """Where a server is and how the connection to it is protected."""
+
+    host: str
+    port: int
+    sslmode: str
+    sslrootcert: str | None
 
 
 class Server(NamedTuple):
@@ -30,6 +39,11 @@ class Server(NamedTuple):
     capacity: int
     max_connections: int
     practices: int
+
+    @property
+    def place(self) -> Place:
+        """Where it is."""
+        return Place(self.host, self.port, self.sslmode, self.sslrootcert)
 
 
 @cache
@@ -61,13 +75,32 @@ def list_servers(connection: Connection) -> list[Server]:
     return [Server._make(row)._replace(state=ServerState(row.state)) for row in rows]
 
 
-def upsert_server(
-    connection: Connection, key: str, *, host: str, port: int, sslmode: str, sslrootcert: str | None
-) -> None:
-    """Makes a server known, or tells where it is now."""
-    where = {"host": host, "port": port, "sslmode": sslmode, "sslrootcert": sslrootcert}
-    statement = insert(servers).values(key=key, **where)
-    connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_=where))
+def lock_servers(connection: Connection) -> None:
+    """Lets no other transaction add, move or remove a server until this one ends; practices may be placed meanwhile."""
+    connection.execute(text(f"LOCK TABLE {servers.fullname} IN SHARE ROW EXCLUSIVE MODE"))
+
+
+def save_server(connection: Connection, key: str, **values: Any) -> None:
+    """Adds a server, or changes these columns of it."""
+    statement = insert(servers).values(key=key, **values)
+    connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_=values))
+
+
+def set_state(connection: Connection, key: str, state: ServerState) -> None:
+    """Opens a server or drains it."""
+    connection.execute(update(servers).where(servers.c.key == key).values(state=state))
+
+
+def is_used(connection: Connection, key: str) -> bool:
+    """Whether anything of this fleet is or may be there: practices, leftovers of sign-ups, shards made ahead."""
+    placed = select(shards.c.server).where(shards.c.server == key)
+    warm = select(warm_shards.c.server).where(warm_shards.c.server == key)
+    return bool(connection.scalar(select(or_(placed.exists(), warm.exists()))))
+
+
+def remove_server(connection: Connection, key: str) -> None:
+    """Forgets a server. The database refuses while something is on it."""
+    connection.execute(delete(servers).where(servers.c.key == key))
 
 
 def note_max_connections(connection: Connection, key: str, max_connections: int) -> None:
