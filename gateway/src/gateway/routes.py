@@ -73,7 +73,7 @@ ROUTES = (
     Route("GET", "/api/v1/admin/shards", Service.TENANT, Access.ADMIN),
     Route("GET", "/api/v1/admin/shards/status", Service.TENANT, Access.ADMIN),
     Route("POST", "/api/v1/admin/shards/migrate", Service.TENANT, Access.ADMIN),
-    Route("GET", "/api/v1/admin/jobs/{job_id}", Service.TENANT, Access.ADMIN),
+    Route("GET", "/api/v1/admin/jobs/{id}", Service.TENANT, Access.ADMIN),
     Route("GET", "/api/v1/patients", Service.PATIENT),
     Route("POST", "/api/v1/patients", Service.PATIENT),
     Route("GET", "/api/v1/patients/{id}", Service.PATIENT),
