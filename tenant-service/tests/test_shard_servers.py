@@ -21,7 +21,7 @@ from tenant_stand import (
 from gowebbo_stack.testing import PostgresServer
 from shared.context import Caller
 from shared.ids import new_id
-from tenant_service import listing, preparation
+from tenant_service import listing, migrating, preparation
 from tenant_service.config import PrepareServerSettings, ServerAddress, Settings
 from tenant_service.exceptions import NoServerAvailableError
 from tenant_service.placement import choose_server
@@ -201,8 +201,9 @@ def test_the_admin_sees_the_directory_page_by_page(tenants: Tenants) -> None:
         seen += answer.json()["result"]["data"]
         path = answer.links["next"]["url"] if "next" in answer.links else ""
         assert bool(path) == ("next_cursor" in answer.json()["result"])
+    same = {"server": "a", "state": "ready", "revision": migrating.head(migrating.SHARD), "fence": None}
     assert seen == [
-        {"practice_id": practice_id, "server": "a", "database": shard["database"], "state": "ready"}
+        {"practice_id": practice_id, "database": shard["database"], **same}
         for practice_id, shard in sorted(shards.items())
     ]
     assert tenants.call("GET", "/api/v1/admin/shards?state=undone", caller=ADMIN).json()["result"] == {"data": []}
