@@ -8,7 +8,6 @@ from pathlib import Path
 import psycopg2
 import psycopg2.extensions
 import pytest
-from older_postgres import oldest_postgres
 from tenant_stand import Fleet, execute_at, new_fleet, query_at
 
 from gowebbo_stack.testing import PostgresServer
@@ -52,12 +51,11 @@ def test_migrations_lead_to_the_catalog_beside_each(postgres: PostgresServer) ->
     assert_as_described(postgres)
 
 
-def test_they_do_on_the_oldest_postgresql_too(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with oldest_postgres(tmp_path_factory.mktemp("oldest")) as postgres:
-        fleet = new_fleet(postgres)
-        assert fleet.servers.refresh()
-        assert_as_described(postgres)
-        fleet.drop_everything()
+def test_they_do_on_the_oldest_postgresql_too(postgres15: PostgresServer) -> None:
+    fleet = new_fleet(postgres15)
+    assert fleet.servers.refresh()
+    assert_as_described(postgres15)
+    fleet.drop_everything()
 
 
 def test_each_revision_has_its_catalog_and_none_too_many() -> None:
