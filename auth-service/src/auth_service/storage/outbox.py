@@ -16,17 +16,20 @@ LONGEST_PAUSE_S = 72_000
 _DOUBLINGS = 13
 """More of them would pass the longest pause anyway, and one day the range of numbers."""
 
+_INSERT = insert(outbox)
+
 
 def add_event(connection: Connection, event: Event) -> None:
     """Remembers an event in the transaction that makes it true."""
     connection.execute(
-        insert(outbox).values(
-            event=UUID(event.id),
-            type=event.type,
-            practice_id=UUID(event.practice_id),
-            request_id=event.request_id,
-            payload=event.payload,
-        )
+        _INSERT,
+        {
+            "event": UUID(event.id),
+            "type": event.type,
+            "practice_id": UUID(event.practice_id),
+            "request_id": event.request_id,
+            "payload": event.payload,
+        },
     )
 
 

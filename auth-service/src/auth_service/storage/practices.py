@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from auth_service.schema import abandoned_signups, interval, memberships, people, practices
@@ -48,29 +48,33 @@ _SHOWN = (
 )
 
 
+# What every sign-up runs is built once, as what every log-in runs.
+_INSERT_PERSON, _INSERT_PRACTICE, _INSERT_MEMBERSHIP = map(insert, (people, practices, memberships))
+_FIND_EMAIL = select(people.c.id).where(people.c.email_key == bindparam("wanted"))
+_ACTIVATE = (
+    update(practices)
+    .where(practices.c.id == bindparam("practice"), practices.c.status == PROVISIONING)
+    .values(status=ACTIVE, database_name=bindparam("database"), updated_at=func.now())
+)
+
+
 def insert_signup(connection: Connection, signup: SignUp) -> None:
     """Person, practice and membership. IntegrityError of one of EMAIL_CONSTRAINTS when the e-mail is taken."""
     both = {"name": signup.name, "email": signup.email, "password": signup.password}
-    connection.execute(insert(people).values(id=signup.person_id, email_key=signup.email_key, **both))
-    connection.execute(insert(practices).values(id=signup.practice_id, status=PROVISIONING, **both))
-    connection.execute(
-        insert(memberships).values(person_id=signup.person_id, practice_id=signup.practice_id, role=signup.role)
-    )
+    connection.execute(_INSERT_PERSON, {"id": signup.person_id, "email_key": signup.email_key, **both})
+    connection.execute(_INSERT_PRACTICE, {"id": signup.practice_id, "status": PROVISIONING, **both})
+    who = {"person_id": signup.person_id, "practice_id": signup.practice_id}
+    connection.execute(_INSERT_MEMBERSHIP, who | {"role": signup.role})
 
 
 def is_email_taken(connection: Connection, email_key: str) -> bool:
     """Whether a sign-up would fail for its e-mail. Only insert_signup decides; this spares work before it."""
-    return connection.scalar(select(people.c.id).where(people.c.email_key == email_key)) is not None
+    return connection.scalar(_FIND_EMAIL, {"wanted": email_key}) is not None
 
 
 def activate(connection: Connection, practice_id: UUID, *, database_name: str) -> bool:
     """Whether the practice was still being provisioned and is active now."""
-    done = connection.execute(
-        update(practices)
-        .where(practices.c.id == practice_id, practices.c.status == PROVISIONING)
-        .values(status=ACTIVE, database_name=database_name, updated_at=func.now())
-    )
-    return done.rowcount == 1
+    return connection.execute(_ACTIVATE, {"practice": practice_id, "database": database_name}).rowcount == 1
 
 
 def undo_signup(connection: Connection, practice_id: UUID) -> bool:
