@@ -2,6 +2,7 @@
 
 import secrets
 
+import psycopg2
 import pytest
 from pydantic import ValidationError
 from tenant_stand import (
@@ -92,6 +93,19 @@ def test_a_server_with_as_many_practices_as_it_may_have_is_full(fleet: Fleet) ->
     assert states == [ServerState.OPEN, ServerState.FULL]
     with pytest.raises(NoServerAvailableError):
         fleet.shard()
+
+
+def test_a_look_at_servers_that_are_as_they_were_writes_nothing(fleet: Fleet) -> None:
+    rows = "SELECT key, xmin::text, xmax::text FROM tenant.servers"
+    before = fleet.query(rows)
+    assert fleet.servers.refresh()
+    assert fleet.query(rows) == before
+
+
+def test_one_lost_connection_casts_no_doubt_on_a_server_that_answers(fleet: Fleet) -> None:
+    lost = psycopg2.OperationalError("server closed the connection unexpectedly")
+    fleet.servers.doubt("a", lost)
+    assert fleet.servers.usable == {"a"}
 
 
 def test_a_server_that_is_down_harms_neither_readiness_nor_sign_ups(postgres: PostgresServer) -> None:

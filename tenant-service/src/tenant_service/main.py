@@ -30,7 +30,8 @@ from tenant_service.servers import FAULTS, ServerRegistry
 from tenant_service.slots import Slots
 from tenant_service.warm_pool import ROUND_EVERY_S, WarmPool
 
-REFRESH_SERVERS_EVERY_S = 10.0
+REFRESH_SERVERS_EVERY_S = 3.0
+"""A server that is back takes practices so soon."""
 LOOK_FOR_JOBS_EVERY_S = 0.5
 _log = get_logger()
 

@@ -1,9 +1,10 @@
 """The shard servers this process knows: where they are, who their admin is, and whether they can take a practice."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psycopg2
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnectionFreeError
 
@@ -44,24 +45,29 @@ class ServerRegistry:
 
         Raises OperationalError when the central database can't be reached.
         """
-        settings, before = self._settings, set(self._known)
+        before = set(self._known)
         with self._engine.begin() as connection:
-            for address in settings.servers:
-                registry.save_server(
-                    connection,
-                    address.key,
-                    host=address.host,
-                    port=address.port,
-                    sslmode=settings.db_sslmode,
-                    sslrootcert=settings.db_sslrootcert,
-                )
             servers = registry.list_servers(connection)
+            if self._register(connection, servers):
+                servers = registry.list_servers(connection)
         for key in before - {server.key for server in servers}:
             self.forget(key)
         known = [self._connect(server) for server in servers]
         for one in known:
             self._judge(one)
         return all(one.fault is None for one in known)
+
+    def _register(self, connection: Connection, servers: Sequence[registry.Server]) -> bool:
+        """Writes down the environment's servers where they aren't yet as it says; whether there were such."""
+        settings, known = self._settings, {server.key: server for server in servers}
+        tls = {"sslmode": settings.db_sslmode, "sslrootcert": settings.db_sslrootcert}
+        changed = False
+        for key, host, port in settings.servers:
+            where = {"host": host, "port": port, **tls}
+            if key not in known or any(getattr(known[key], name) != value for name, value in where.items()):
+                registry.save_server(connection, key, **where)
+                changed = True
+        return changed
 
     def take(self, server: registry.Server) -> None:
         """Knows a server from now on as it is described, and checks it."""
@@ -140,9 +146,11 @@ class ServerRegistry:
         """A deed failed there. If the server is gone, no practice is put there until a check has succeeded again."""
         cause = getattr(fault, "orig", fault)
         state = getattr(cause, "pgcode", None)  # none: no connection, or it was lost in the middle of a statement
-        is_gone = isinstance(cause, psycopg2.OperationalError) and (state is None or state.startswith(("08", "57P")))
-        if is_gone and key in self._known:
-            self._note(self._known[key], "not reachable")
+        is_lost = isinstance(cause, psycopg2.OperationalError) and (state is None or state.startswith(("08", "57P")))
+        known = self._known.get(key)
+        # a lost connection may be all that was lost: who is asked once more and answers goes on at once
+        if is_lost and known and known.admin and not _answers(known.admin):
+            self._note(known, "not reachable")
 
     def admin(self, key: str) -> ServerAdmin:
         """A server's admin. Raises ShardServerUnavailableError for a key that isn't known (yet)."""
