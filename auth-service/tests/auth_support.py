@@ -22,6 +22,7 @@ from pydantic import SecretStr
 
 from auth_service.config import Settings
 from shared.context import Caller, ContextSigner, ContextVerifier
+from shared.ids import new_id
 from shared.server import make_server
 
 GATEWAY_SECRET = "gateway-0123456789abcdef0123456789abcdef"
@@ -32,6 +33,12 @@ ADMIN = Caller(role="admin")
 GATEWAY = Caller(role="service:gateway")
 NOTIFIER = Caller(role="service:notifier")
 DEADLINE_S = 30.0
+
+
+def member(session_id: str, *, role: str = "owner", **changed: str) -> Caller:
+    """Somebody who has logged in, as the gateway would say it."""
+    known = {"user_id": str(new_id()), "practice_id": str(new_id()), "client_address": "192.0.2.1"} | changed
+    return Caller(session_id=session_id, role=role, **known)
 
 
 def wait_for(condition: Callable[[], Any], *, deadline_s: float = DEADLINE_S) -> Any:

@@ -5,7 +5,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from auth_support import ADMIN, ANYBODY, GATEWAY, Caller
+from auth_support import ADMIN, ANYBODY, GATEWAY, member
 
 from auth_service import revocations
 from auth_service.storage import changes
@@ -132,7 +132,7 @@ def test_a_session_is_ended_wholly_or_not_at_all(client, database, central):
     """Whoever adds a change waits 2 s for a slow one before it; then the answer is 503 and all is as before."""
     client.sign_up()
     client.log_in()
-    caller = Caller(session_id=str(central.value("SELECT id FROM auth.sessions")))
+    caller = member(str(central.value("SELECT id FROM auth.sessions")))
     with database.engine.begin() as slow:
         changes.add_change(slow, SESSION_REVOKED, practice_id=None, session_id=None)
         assert client.call("POST", "/api/v1/auth/logout", caller=caller).status_code == 503

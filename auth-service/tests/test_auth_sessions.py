@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import jwt
 import pytest
-from auth_support import GATEWAY, JWT_SECRET, Caller
+from auth_support import GATEWAY, JWT_SECRET, Caller, member
 
 from shared.ids import new_id
 
@@ -135,7 +135,7 @@ def test_logging_out_needs_a_session(client):
     answer = client.call("POST", "/api/v1/auth/logout")
     assert answer.status_code == 401
     assert answer.headers["WWW-Authenticate"]
-    assert client.call("POST", "/api/v1/auth/logout", caller=Caller(session_id=str(new_id()))).status_code == 200
+    assert client.call("POST", "/api/v1/auth/logout", caller=member(str(new_id()))).status_code == 200
 
 
 def test_secrets_rotate_without_ending_sessions(start_auth):

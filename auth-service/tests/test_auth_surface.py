@@ -27,7 +27,7 @@ CATALOG = {
 
 
 def routes(auth) -> list[tuple[str, str]]:
-    listed = [*auth.app.routes, *handlers.router.routes, *handlers.internal.routes]
+    listed = [*auth.app.routes, *(route for router in handlers.ROUTERS for route in router.routes)]
     found = [route for route in listed if isinstance(route, APIRoute)]
     return [(method, route.path) for route in found for method in route.methods]
 

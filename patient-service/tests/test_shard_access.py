@@ -65,7 +65,9 @@ async def test_a_role_without_the_right_is_refused(service: PatientClient, pract
     for method, path, body in EVERY_CALL:
         answer = await service.call(practice.caller(role=role), method, path.format(id=patient["id"]), json=body)
         assert answer.status_code == 403, (method, path)
-    assert not any(allows(role, permission) for permission in Permission if permission.startswith("patients"))
+    assert not any(
+        allows(practice.caller(role=role), permission) for permission in Permission if permission.startswith("patients")
+    )
     assert await service.names(practice) == ["John Doe"]
 
 

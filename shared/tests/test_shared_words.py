@@ -5,11 +5,12 @@ import uuid
 import pytest
 
 from shared.claims import AccessClaims, ClaimsError
+from shared.context import Caller
 from shared.cursor import decode_cursor, encode_cursor
 from shared.errors import MalformedCursorError
 from shared.events import Event, EventError
 from shared.ids import new_id, request_id_of
-from shared.roles import ADMIN, OWNER, PERMISSIONS, Permission, allows
+from shared.roles import ADMIN, API_KEY, API_KEY_PERMISSIONS, PERMISSIONS, STAFF_ROLES, Permission, allows
 
 CLAIMS = AccessClaims(
     person_id="p", practice_id="q", session_id="s", role="owner", token_id="j", issued_at=1, expires_at=2
@@ -66,17 +67,40 @@ def test_request_ids_are_kept_only_when_valid():
     assert request_id_of(None) != request_id_of(None)
 
 
-@pytest.mark.parametrize("permission", Permission)
-def test_every_role_is_decided_for_every_permission(permission):
-    assert all(isinstance(allows(role, permission), bool) for role in PERMISSIONS)
-    assert not allows("unknown", permission)
+PATIENTS = {Permission.PATIENTS_READ, Permission.PATIENTS_WRITE, Permission.PATIENTS_DELETE}
+OWN = {Permission.PRACTICE_READ, Permission.ACCOUNT_MANAGE}
 
 
-def test_the_platform_admin_never_sees_a_patient():
-    assert not any(allows(ADMIN, permission) for permission in Permission if permission.startswith("patients:"))
-    assert all(allows(OWNER, permission) for permission in Permission if permission.startswith("patients:"))
+@pytest.mark.parametrize(
+    ("role", "expected"),
+    [
+        ("admin", {Permission.PLATFORM_READ, Permission.PLATFORM_OPERATE}),
+        ("owner", set(Permission) - {Permission.PLATFORM_READ, Permission.PLATFORM_OPERATE}),
+        ("clinician", PATIENTS | OWN),
+        ("receptionist", {Permission.PATIENTS_READ, Permission.PATIENTS_WRITE} | OWN),
+        ("auditor", {Permission.PATIENTS_READ, Permission.AUDIT_READ} | OWN),
+        ("api-key", set()),
+        ("service:gateway", set()),
+        ("anonymous", set()),
+        ("Owner", set()),
+        (" owner", set()),
+        ("", set()),
+    ],
+)
+def test_what_each_role_may_do(role, expected):
+    assert {permission for permission in Permission if allows(Caller(role=role), permission)} == expected
 
 
-def test_roles_are_compared_whole():
-    assert not allows("Owner", Permission.PATIENTS_READ)
-    assert not allows(" owner", Permission.PATIENTS_READ)
+def test_every_role_of_the_table_is_decided_here():
+    assert set(PERMISSIONS) == {ADMIN, API_KEY, *STAFF_ROLES}
+
+
+def test_a_scope_takes_from_a_role_and_never_adds_to_it():
+    scope = "patients:read audit:read account"
+    assert {one for one in Permission if allows(Caller(role="clinician", scope=scope), one)} == {"patients:read"}
+    assert {one for one in Permission if allows(Caller(role="api-key", scope=scope), one)} == {
+        "patients:read",
+        "audit:read",
+    }
+    everything = " ".join(Permission)
+    assert {one for one in Permission if allows(Caller(role="api-key", scope=everything), one)} == API_KEY_PERMISSIONS

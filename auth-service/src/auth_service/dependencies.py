@@ -3,16 +3,18 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 
 from auth_service.listing import Listing
 from auth_service.login import LoggingIn
+from auth_service.origin import Origin, origin_of
 from auth_service.receipts import Receipts
 from auth_service.revocations import Revocations
 from auth_service.sessions import Sessions
 from auth_service.signup import SigningUp
 from auth_service.suspension import Suspension
 from auth_service.tokens import AccessTokens
+from shared.app import CallerDep
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +31,19 @@ class Rules:
     access_tokens: AccessTokens
 
 
-def _rules(request: Request) -> Rules:
+async def _rules(request: Request) -> Rules:
     rules = request.app.state.rules
     assert isinstance(rules, Rules)
     return rules
 
 
-def _request_id(request: Request) -> str:
-    return str(request.scope["state"]["request_id"])
+async def _origin(
+    request: Request,
+    caller: CallerDep,
+    user_agent: Annotated[str, Header(alias="user-agent", include_in_schema=False)] = "",
+) -> Origin:
+    return origin_of(caller, user_agent=user_agent, request_id=str(request.scope["state"]["request_id"]))
 
 
 RulesDep = Annotated[Rules, Depends(_rules)]
-RequestId = Annotated[str, Depends(_request_id)]
+OriginDep = Annotated[Origin, Depends(_origin)]

@@ -29,9 +29,9 @@ class Listing:
 
     async def visible_to(self, caller: Caller, *, limit: int, cursor: str | None) -> Page:
         """Active practices. Raises ForbiddenError, MalformedCursorError."""
-        if allows(caller.role, Permission.PLATFORM_READ):
+        if allows(caller, Permission.PLATFORM_READ):
             return await self.page(limit=limit, cursor=cursor, active_only=True)
-        if allows(caller.role, Permission.PRACTICE_READ) and caller.practice_id:
+        if allows(caller, Permission.PRACTICE_READ) and caller.practice_id:
             own = await self._database.run(self._own, UUID(caller.practice_id))
             return Page(own, next_cursor=None, is_operators=False)
         raise ForbiddenError

@@ -72,8 +72,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = create_service_app(title="GoWebbo auth-service", keys=settings.gateway_keys, ready=ready, lifespan=lifespan)
     app.state.rules = rules
-    app.include_router(handlers.router)
-    app.include_router(handlers.internal)
+    for router in handlers.ROUTERS:
+        app.include_router(router)
     return app
 
 

@@ -1,7 +1,7 @@
 """The notifier's word that an event was dealt with: it is not published again."""
 
 from auth_service.database import Database
-from auth_service.models import ReceiptBody
+from auth_service.models.internal import ReceiptBody
 from auth_service.storage import outbox
 from shared.errors import NotFoundError
 

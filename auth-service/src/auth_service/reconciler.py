@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from auth_service.database import Database
 from auth_service.exceptions import ShardUnavailableError
 from auth_service.shards import Shards
-from auth_service.storage import accounts, changes, outbox, practices
+from auth_service.storage import changes, outbox, practices, sessions
 from shared.logs import get_logger
 
 EVERY_S = 5.0
@@ -74,5 +74,5 @@ class Reconciler:
     def _prune(self) -> None:
         with self._database.engine.begin() as connection:
             changes.prune_changes(connection, age_s=self._changes_kept_s)
-            accounts.prune_sessions(connection, expired_for_s=_SESSIONS_KEPT_S)
+            sessions.prune_sessions(connection, expired_for_s=_SESSIONS_KEPT_S)
             outbox.prune_outbox(connection, delivered_for_s=_DELIVERED_KEPT_S)

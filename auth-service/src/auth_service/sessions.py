@@ -5,20 +5,21 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from auth_service.auditing import FAILURE, Action, note
 from auth_service.database import Database
 from auth_service.exceptions import InvalidRefreshTokenError, NoSessionError
-from auth_service.storage import accounts, changes, practices
-from auth_service.storage.accounts import Account, Session
+from auth_service.origin import Origin
+from auth_service.storage import changes, practices, sessions
+from auth_service.storage.accounts import Account
+from auth_service.storage.sessions import Session
 from auth_service.tokens import AccessTokens, RefreshTokens
 from shared.changes import SESSION_REVOKED
-from shared.context import Caller
 from shared.errors import PracticeSuspendedError
 from shared.ids import new_id
 from shared.logs import get_logger
 
 GRACE_S = 60
 """A refresh token serves once more so long after its rotation: parallel tabs, an answer that was lost."""
-_MAX_USER_AGENT = 256
 _log = get_logger()
 
 
@@ -42,53 +43,71 @@ class Sessions:
         self._refresh_tokens = refresh_tokens
         self._life_s = life_s
 
-    def open(self, connection: Connection, account: Account, *, user_agent: str, address: str) -> Tokens:
+    def open(self, connection: Connection, account: Account, origin: Origin) -> Tokens:
         """A new session, within the caller's transaction."""
         session_id = new_id()
-        accounts.insert_session(
+        sessions.insert_session(
             connection,
             session_id,
             account=account,
             life_s=self._life_s,
-            user_agent="".join(filter(str.isprintable, user_agent))[:_MAX_USER_AGENT],
-            address=address,
+            user_agent=origin.user_agent,
+            address=origin.address,
+        )
+        note(
+            connection,
+            Action.LOGGED_IN,
+            origin,
+            practice_id=account.practice_id,
+            person_id=account.person_id,
+            target=str(session_id),
         )
         return self._tokens(account, session_id, generation=0)
 
-    async def refresh(self, token: str) -> Tokens:
+    async def refresh(self, token: str, origin: Origin) -> Tokens:
         """The next tokens; a re-used one ends its session. Raises InvalidRefreshTokenError, PracticeSuspendedError."""
         session_id, generation = self._refresh_tokens.read(token)
-        session = await self._database.run(self._rotate, session_id, generation)
+        session = await self._database.run(self._rotate, session_id, generation, origin)
         if session is None:
             raise InvalidRefreshTokenError
         return self._tokens(session, session_id, generation=session.generation)
 
-    async def end(self, caller: Caller) -> None:
+    async def end(self, origin: Origin) -> None:
         """Ends the caller's own session; ending it twice is no error. Raises NoSessionError."""
-        if not caller.session_id:
+        if origin.session_id is None:
             raise NoSessionError
-        await self._database.run(self._end, UUID(caller.session_id))
+        await self._database.run(self._end, origin.session_id, origin)
 
-    def _rotate(self, session_id: UUID, generation: int) -> Session | None:
+    def _rotate(self, session_id: UUID, generation: int, origin: Origin) -> Session | None:
         """The session with the generation that is valid now; None when the token is worth nothing."""
         with self._database.engine.begin() as connection:
-            session = accounts.lock_session(connection, session_id, grace_s=GRACE_S)
+            session = sessions.lock_session(connection, session_id, grace_s=GRACE_S)
             if session is None or not session.is_alive:
                 return None
             if session.practice_status == practices.SUSPENDED:
                 raise PracticeSuspendedError
             if generation == session.generation:
-                accounts.rotate_session(connection, session_id, life_s=self._life_s)
+                sessions.rotate_session(connection, session_id, life_s=self._life_s)
                 return replace(session, generation=generation + 1)
             if generation == session.generation - 1 and session.is_in_grace:
                 return session
             # two parties hold tokens of this session, and one of them stole them (RFC 9700, 4.14.2)
             _log.warning("refresh_token_reused", session_id=str(session_id), practice_id=str(session.practice_id))
+            note(
+                connection,
+                Action.REFRESH_REUSED,
+                origin,
+                practice_id=session.practice_id,
+                person_id=session.person_id,
+                outcome=FAILURE,
+                target=str(session_id),
+            )
             _revoke(connection, session_id)
             return None
 
-    def _end(self, session_id: UUID) -> None:
+    def _end(self, session_id: UUID, origin: Origin) -> None:
         with self._database.engine.begin() as connection:
+            note(connection, Action.LOGGED_OUT, origin, target=str(session_id))
             _revoke(connection, session_id)
 
     def _tokens(self, holder: Account | Session, session_id: UUID, *, generation: int) -> Tokens:
@@ -100,6 +119,6 @@ class Sessions:
 
 
 def _revoke(connection: Connection, session_id: UUID) -> None:
-    practice_id = accounts.revoke_session(connection, session_id)
+    practice_id = sessions.revoke_session(connection, session_id)
     if practice_id:
         changes.add_change(connection, SESSION_REVOKED, practice_id=practice_id, session_id=session_id)

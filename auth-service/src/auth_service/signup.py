@@ -11,9 +11,11 @@ from uuid import UUID
 import psycopg2
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from auth_service.auditing import Action, note
 from auth_service.database import Database
 from auth_service.exceptions import EmailTakenError, SignUpUndoneError
-from auth_service.models import SignUpBody
+from auth_service.models.practices import SignUpBody
+from auth_service.origin import Origin
 from auth_service.passwords import PasswordHasher
 from auth_service.shards import Shards
 from auth_service.signup_limit import SignUpLimit
@@ -51,12 +53,12 @@ class SigningUp:
         self._on_registered = on_registered
         self._on_undone = on_undone
 
-    async def register(self, body: SignUpBody, *, address: str, request_id: str) -> SignUp:
+    async def register(self, body: SignUpBody, *, origin: Origin) -> SignUp:
         """An active practice with shard and owner.
 
         Raises TooManySignUpsError, EmailTakenError, SignUpUndoneError, HashingBusyError.
         """
-        self._limit.admit(address)
+        self._limit.admit(origin.address)
         # before the hash, which is dear: a flood of one taken e-mail must not keep log-ins waiting
         await self._database.run(self._refuse_taken, body.email_key)
         clock = asyncio.get_running_loop().time
@@ -73,7 +75,7 @@ class SigningUp:
         try:
             await self._database.run(self._begin, signup)
             shard = await self._shards.ensure(signup.practice_id, timeout_s=deadline - clock())
-            await self._database.run(self._finish, signup, shard.database, request_id)
+            await self._database.run(self._finish, signup, shard.database, origin)
         except EmailTakenError:
             raise
         except (ServiceError, SQLAlchemyError) as fault:
@@ -97,19 +99,20 @@ class SigningUp:
                 raise EmailTakenError from fault
             raise
 
-    def _finish(self, signup: SignUp, database_name: str, request_id: str) -> None:
+    def _finish(self, signup: SignUp, database_name: str, origin: Origin) -> None:
         event = Event(
             id=str(new_id()),
             type=PRACTICE_REGISTERED,
             practice_id=str(signup.practice_id),
             occurred_at=datetime.now(UTC).isoformat(),
-            request_id=request_id,
+            request_id=origin.request_id,
             payload={"name": signup.name, "email": signup.email},
         )
         with self._database.engine.begin() as connection:
             if not practices.activate(connection, signup.practice_id, database_name=database_name):
                 raise SignUpUndoneError(retry_after_s=_RETRY_AFTER_S)
             outbox.add_event(connection, event)
+            note(connection, Action.SIGNED_UP, origin, practice_id=signup.practice_id, person_id=signup.person_id)
 
     async def _settle(self, practice_id: UUID) -> bool:
         """Whether the practice is active after all (a commit's answer may be lost); else its sign-up is undone."""

@@ -61,6 +61,7 @@ class Authenticator:
             caller is None
             or caller.client_address != address
             or caller.role != claims.role
+            or caller.scope != claims.scope
             or caller.practice_id != claims.practice_id
             or caller.user_id != claims.person_id
             or claims.practice_id in self._revocations.suspended
@@ -96,6 +97,7 @@ class Authenticator:
             user_id=claims.person_id,
             session_id=claims.session_id,
             role=claims.role,
+            scope=claims.scope,
             client_address=address,
         )
         if route.needs_shard:

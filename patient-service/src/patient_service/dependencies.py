@@ -27,7 +27,7 @@ class _ShardFor:
     def from_scope(self, scope: Scope) -> ShardSession:
         """Reads what the door left. Raises ForbiddenError."""
         caller = scope["state"]["caller"]
-        if not allows(caller.role, self._permission):
+        if not allows(caller, self._permission):
             raise ForbiddenError
         return ShardSession(scope["app"].state.pool, caller.practice_id, caller.shard)
 

@@ -50,7 +50,7 @@ def requires(permission: Permission) -> Any:
     """A route's dependency: 403 unless the caller's role may do this."""
 
     async def check(caller: CallerDep) -> None:
-        if not allows(caller.role, permission):
+        if not allows(caller, permission):
             raise errors.ForbiddenError
 
     return Depends(check)

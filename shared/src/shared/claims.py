@@ -26,10 +26,14 @@ class AccessClaims:
     token_id: str
     issued_at: int
     expires_at: int
+    scope: str = ""
+    """The permissions it is limited to, separated by spaces; empty: whatever the role allows (RFC 8693, 4.2)."""
 
     def payload(self) -> dict[str, Any]:
         """The JWT's payload."""
+        limits = {"scope": self.scope} if self.scope else {}
         return {
+            **limits,
             "iss": ISSUER,
             "aud": AUDIENCE,
             "sub": self.person_id,
@@ -45,9 +49,10 @@ class AccessClaims:
     def from_payload(cls, payload: Mapping[str, Any]) -> Self:
         """Reads a verified payload. Raises ClaimsError."""
         texts = [payload.get(name) for name in ("sub", "practice", "sid", "role", "jti")]
+        scope = payload.get("scope", "")
         times = [payload.get(name) for name in ("iat", "exp")]
-        if not all(isinstance(text, str) and text.isascii() and text.isprintable() for text in texts):
+        if not all(isinstance(text, str) and text.isascii() and text.isprintable() for text in (*texts, scope)):
             raise ClaimsError("a claim is no text")
         if not all(isinstance(at, int) and not isinstance(at, bool) for at in times):
             raise ClaimsError("a claim is no time")
-        return cls(*texts, *times)  # type: ignore[arg-type]  # checked just above
+        return cls(*texts, *times, scope)  # type: ignore[arg-type,call-arg]  # checked just above

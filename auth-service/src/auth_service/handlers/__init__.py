@@ -1,0 +1,5 @@
+"""The door: a request goes to a rule, its result comes back in the envelope. No SQL and no decision here."""
+
+from auth_service.handlers import internal, practices, sessions
+
+ROUTERS = (practices.router, sessions.router, internal.keys, internal.router)

@@ -1,0 +1,115 @@
+"""Practices: signing up, listing, operating."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from fastapi import APIRouter, Response
+
+from auth_service.dependencies import OriginDep, RulesDep
+from auth_service.handlers.shapes import shown
+from auth_service.listing import Page
+from auth_service.models import practices as models
+from auth_service.storage.practices import Practice
+from shared.app import CallerDep, requires
+from shared.cursor import DEFAULT_LIMIT, CursorText, Limit
+from shared.envelope import success
+from shared.models import problems
+from shared.roles import Permission
+
+PRACTICES_PATH = "/api/v1/practices"
+ADMIN_PRACTICES_PATH = "/api/v1/admin/practices"
+
+router = APIRouter()
+
+# Two addresses: the original's shorter ones are answered too.
+_SIGN_UP: dict[str, Any] = {
+    "tags": ["practices"],
+    "summary": "Sign a practice up",
+    "description": "Registers a practice with a database of its own. Either all of it exists afterwards, or nothing.",
+    "status_code": 201,
+    "response_model": models.SignedUp,
+    "responses": problems(400, 409, 415, 422, 429, 503),
+}
+_OPERATE: dict[str, Any] = {
+    "response_model": models.OnePractice,
+    "responses": problems(401, 403, 404, 409, 422, 503),
+    "dependencies": [requires(Permission.PLATFORM_OPERATE)],
+}
+
+
+@router.post("/api/v1/signup", deprecated=True, **_SIGN_UP)
+@router.post("/api/v1/practices/signup", **_SIGN_UP)
+async def sign_up(body: models.SignUpBody, rules: RulesDep, origin: OriginDep) -> Response:
+    signup = await rules.signing_up.register(body, origin=origin)
+    result = {"id": signup.practice_id, "name": signup.name, "email": signup.email}
+    return success("Practice registered successfully!", result, status=201)
+
+
+@router.get(
+    PRACTICES_PATH,
+    tags=["practices"],
+    summary="List practices",
+    description="The admin sees all active practices, a practice sees itself.",
+    response_model=models.PracticesFound,
+    responses=problems(400, 401, 403, 422, 503),
+)
+async def list_practices(
+    rules: RulesDep, caller: CallerDep, limit: Limit = DEFAULT_LIMIT, cursor: CursorText = None
+) -> Response:
+    page = await rules.listing.visible_to(caller, limit=limit, cursor=cursor)
+    keys = ("id", "name", "email", "status") if page.is_operators else ("id", "name", "email")
+    return _page(page, keys, path=PRACTICES_PATH, limit=limit)
+
+
+@router.get(
+    ADMIN_PRACTICES_PATH,
+    tags=["admin"],
+    summary="List practices with their details",
+    description="Every practice in every state; for the platform's admin only.",
+    response_model=models.PracticeDetailsFound,
+    responses=problems(400, 401, 403, 422, 503),
+    dependencies=[requires(Permission.PLATFORM_READ)],
+)
+async def list_practices_with_details(
+    rules: RulesDep, limit: Limit = DEFAULT_LIMIT, cursor: CursorText = None
+) -> Response:
+    page = await rules.listing.page(limit=limit, cursor=cursor, active_only=False)
+    keys = ("id", "name", "email", "status", "database_name", "created_at")
+    return _page(page, keys, path=ADMIN_PRACTICES_PATH, limit=limit)
+
+
+@router.post(
+    f"{ADMIN_PRACTICES_PATH}/{{practice_id}}/suspend",
+    tags=["admin"],
+    summary="Suspend a practice",
+    description="Within seconds every call of the practice is refused (403, `practice-suspended`), a log-in too. "
+    "Its sessions don't end and its data stays. Suspending it again changes nothing.",
+    **_OPERATE,
+)
+async def suspend_practice(practice_id: UUID, rules: RulesDep, origin: OriginDep) -> Response:
+    return _practice("Practice suspended successfully!", await rules.suspension.suspend(practice_id, origin))
+
+
+@router.post(
+    f"{ADMIN_PRACTICES_PATH}/{{practice_id}}/resume",
+    tags=["admin"],
+    summary="Resume a suspended practice",
+    description="Within seconds the tokens that the practice has work again. Resuming it again changes nothing.",
+    **_OPERATE,
+)
+async def resume_practice(practice_id: UUID, rules: RulesDep, origin: OriginDep) -> Response:
+    return _practice("Practice resumed successfully!", await rules.suspension.resume(practice_id, origin))
+
+
+def _practice(message: str, practice: Practice) -> Response:
+    return success(message, {key: getattr(practice, key) for key in ("id", "name", "email", "status")})
+
+
+def _page(page: Page, keys: Sequence[str], *, path: str, limit: int) -> Response:
+    result: dict[str, Any] = {"data": [{key: shown(getattr(one, key)) for key in keys} for one in page.practices]}
+    if page.next_cursor is None:
+        return success("Practices fetched successfully!", result)
+    result["next_cursor"] = page.next_cursor
+    link = f'<{path}?limit={limit}&cursor={page.next_cursor}>; rel="next"'
+    return success("Practices fetched successfully!", result, Link=link)

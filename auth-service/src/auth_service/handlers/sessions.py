@@ -1,0 +1,57 @@
+"""Logging in, staying logged in, logging out."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from auth_service.dependencies import OriginDep, RulesDep
+from auth_service.handlers.shapes import shown_tokens
+from auth_service.models import sessions as models
+from auth_service.models.common import Done
+from shared.envelope import success
+from shared.models import problems
+
+router = APIRouter()
+
+# Two addresses: the original's shorter one is answered too.
+_LOG_IN: dict[str, Any] = {
+    "tags": ["practices"],
+    "summary": "Log in",
+    "description": "Opens a session in the practice last used. Send the token as `Authorization: Bearer`.",
+    "response_model": models.LoggedIn,
+    "responses": problems(400, 401, 403, 415, 422, 429, 503),
+}
+
+
+@router.post("/api/v1/login", deprecated=True, **_LOG_IN)
+@router.post("/api/v1/practices/login", **_LOG_IN)
+async def log_in(body: models.LogInBody, rules: RulesDep, origin: OriginDep) -> Response:
+    tokens = await rules.logging_in.log_in(body, origin=origin)
+    return success("Login successful!", beside=shown_tokens(tokens))
+
+
+@router.post(
+    "/api/v1/auth/refresh",
+    tags=["sessions"],
+    summary="Get the next tokens",
+    description="A refresh token is good for one use (and for a repetition within a minute). "
+    "One that is used again later ends its session.",
+    response_model=models.LoggedIn,
+    responses=problems(400, 401, 403, 415, 422, 503),
+)
+async def refresh(body: models.RefreshBody, rules: RulesDep, origin: OriginDep) -> Response:
+    tokens = await rules.sessions.refresh(body.refresh_token, origin)
+    return success("Token refreshed successfully!", beside=shown_tokens(tokens))
+
+
+@router.post(
+    "/api/v1/auth/logout",
+    tags=["sessions"],
+    summary="Log out",
+    description="Ends this session: its tokens are refused within seconds.",
+    response_model=Done,
+    responses=problems(401, 503),
+)
+async def log_out(rules: RulesDep, origin: OriginDep) -> Response:
+    await rules.sessions.end(origin)
+    return success("Logged out successfully!")

@@ -1,0 +1,71 @@
+"""Practices: signing up, listing, operating."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from auth_service.models.common import BodyWithEmail, NewPassword
+from shared.models import PlainText, Success
+
+
+class SignUpBody(BodyWithEmail):
+    """A practice that signs up; the e-mail and the password are its owner's."""
+
+    name: Annotated[PlainText, Field(min_length=3, max_length=50, examples=["Sunrise Clinic"])]
+    password: NewPassword
+
+
+class PracticeShown(BaseModel):
+    """A practice. The admin also sees `status`."""
+
+    id: UUID
+    name: str
+    email: str
+    status: str | None = None
+
+
+class PracticeDetails(PracticeShown):
+    """A practice as its operator sees it."""
+
+    status: Literal["provisioning", "active", "suspended", "closing", "closed"]
+    database_name: str | None
+    created_at: str
+
+
+class PracticePage(BaseModel):
+    """A page; `next_cursor` is there when more follow."""
+
+    data: list[PracticeShown]
+    next_cursor: str | None = None
+
+
+class PracticeDetailsPage(BaseModel):
+    """The same with all details."""
+
+    data: list[PracticeDetails]
+    next_cursor: str | None = None
+
+
+class SignedUp(Success):
+    """A registered practice."""
+
+    result: PracticeShown
+
+
+class OnePractice(Success):
+    """A practice as it is now, with its status."""
+
+    result: PracticeShown
+
+
+class PracticesFound(Success):
+    """A page of practices."""
+
+    result: PracticePage
+
+
+class PracticeDetailsFound(Success):
+    """A page of practices for their operator."""
+
+    result: PracticeDetailsPage
