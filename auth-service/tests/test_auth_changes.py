@@ -9,7 +9,7 @@ from auth_support import ADMIN, ANYBODY, GATEWAY, member
 
 from auth_service import revocations
 from auth_service.storage import changes
-from shared.changes import SESSION_REVOKED
+from shared.changes import SESSION_CHANGED, SESSION_REVOKED
 from shared.ids import new_id
 
 
@@ -35,7 +35,7 @@ def test_a_poll_returns_what_came_after(client, database):
     first = poll(client)
     assert [change["seq"] for change in first["changes"]] == [1, 2, 3]
     assert first["last"] == 3
-    assert set(first["changes"][0]) == {"seq", "kind", "practice_id", "session_id"}
+    assert set(first["changes"][0]) == {"seq", "kind", "practice_id", "session_id", "at"}
     add(database)
     assert [change["seq"] for change in poll(client, after=3)["changes"]] == [4]
     assert poll(client, after=4) == {"changes": [], "last": 4}
@@ -104,6 +104,16 @@ def test_what_no_token_outlives_is_left_out_and_pruned_but_the_number_stays(clie
     assert poll(client, after=3) == {"changes": [], "last": 3}
     add(database)
     assert poll(client, after=3)["last"] == 4
+
+
+def test_a_changed_session_is_told_with_its_second_also_to_who_begins(client, database):
+    before = int(time.time())
+    with database.engine.begin() as connection:
+        changes.add_change(connection, SESSION_CHANGED, practice_id=None, session_id=new_id())
+    for news in (poll(client), poll(client, after=0)):
+        (change,) = news["changes"]
+        assert change["kind"] == SESSION_CHANGED
+        assert before <= change["at"] <= time.time()
 
 
 def test_a_long_feed_comes_in_parts(client, database, monkeypatch):

@@ -14,6 +14,7 @@ from gateway.directory import Directory
 from gateway.exceptions import CircuitOpenError
 from gateway.revocations import Revocations
 from gateway.routes import ROUTES, RouteTable
+from shared.claims import AccessClaims
 from shared.errors import UnavailableError
 
 SECRET = "0123456789abcdef-gateway-stand-secret-fedcba"
@@ -163,7 +164,7 @@ def test_a_feed_follows_reloads_and_starts_over() -> None:
 
     def poll() -> set[str]:
         asyncio.run(feed.poll())
-        return set(revocations._sessions)
+        return set(revocations._refused_until)
 
     assert poll() == {"a"}
     assert feed.is_current
@@ -186,7 +187,7 @@ def test_a_feed_reads_on_until_it_knows_everything(monkeypatch: pytest.MonkeyPat
     asker = ScriptedAsker(_page("a", "b", last=2), _page("c", "d", last=4), _page(last=4))
     feed = ChangeFeed(asker, revocations, service="auth-service", clock=clock)
     asyncio.run(feed.poll())
-    assert revocations._sessions == {"a", "b", "c", "d"}
+    assert set(revocations._refused_until) == {"a", "b", "c", "d"}
     assert asker.asked == ["/internal/changes", "/internal/changes?after=2", "/internal/changes?after=4"]
 
 
@@ -215,7 +216,7 @@ def test_a_feed_that_answers_nonsense_changes_nothing_and_grows_old(nonsense) ->
     feed = ChangeFeed(ScriptedAsker(_page("a", last=1), nonsense), revocations, service="x", clock=clock)
     for _ in range(3):
         asyncio.run(feed.poll())
-    assert "a" in revocations
+    assert revocations.has_ended("a")
     assert feed.is_current
     clock.now += 901
     asyncio.run(feed.poll())
@@ -231,6 +232,9 @@ def test_other_kinds_of_changes_and_broken_ones_revoke_and_suspend_nothing() -> 
             {"kind": "practice-suspended", "practice_id": ["x"]},
             {"kind": "practice-moved", "practice_id": "x", "session_id": "x"},
             {"kind": "session-revoked"},
+            {"kind": "session-changed", "session_id": "x"},
+            {"kind": "session-changed", "session_id": "x", "at": "1"},
+            {"kind": "session-changed", "at": 1},
             {},
             {"kind": "session-revoked", "session_id": None, "practice_id": "x"},
             {"kind": "practice-resumed"},
@@ -238,6 +242,25 @@ def test_other_kinds_of_changes_and_broken_ones_revoke_and_suspend_nothing() -> 
     )
     assert len(revocations) == 0
     assert revocations.suspended == set()
+
+
+def test_a_changed_session_refuses_the_tokens_that_it_had() -> None:
+    revocations = Revocations()
+
+    def refused_at(issued_at: int) -> bool:
+        claims = AccessClaims("person", "practice", "s", "owner", "token", issued_at=issued_at, expires_at=9999)
+        return revocations.refuses(claims)
+
+    assert not refused_at(0)
+    revocations.apply([{"kind": "session-changed", "session_id": "s", "at": 100}])
+    assert [refused_at(at) for at in (99, 100, 101)] == [True, True, False]
+    revocations.apply([{"kind": "session-changed", "session_id": "s", "at": 90}])
+    assert refused_at(100)
+    assert not revocations.has_ended("s")
+    revocations.apply([{"kind": "session-revoked", "session_id": "s"}])
+    revocations.apply([{"kind": "session-changed", "session_id": "s", "at": 200}])
+    assert refused_at(10**10)
+    assert revocations.has_ended("s")
 
 
 def _suspensions(*changes: tuple[str, str], last: int, reset: bool = False):

@@ -5,7 +5,6 @@ No transaction is open across the call. Whatever fails is undone at once, or by 
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime
 from uuid import UUID
 
 import psycopg2
@@ -14,15 +13,16 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from auth_service.auditing import Action, note
 from auth_service.database import Database
 from auth_service.exceptions import EmailTakenError, SignUpUndoneError
+from auth_service.mailing import announce
 from auth_service.models.practices import SignUpBody
 from auth_service.origin import Origin
 from auth_service.passwords import PasswordHasher
 from auth_service.shards import Shards
 from auth_service.signup_limit import SignUpLimit
-from auth_service.storage import outbox, practices
+from auth_service.storage import practices
 from auth_service.storage.practices import EMAIL_CONSTRAINTS, SignUp
 from shared.errors import ServiceError
-from shared.events import PRACTICE_REGISTERED, Event
+from shared.events import PRACTICE_REGISTERED
 from shared.ids import new_id
 from shared.logs import describe_fault, get_logger
 from shared.roles import OWNER
@@ -100,18 +100,11 @@ class SigningUp:
             raise
 
     def _finish(self, signup: SignUp, database_name: str, origin: Origin) -> None:
-        event = Event(
-            id=str(new_id()),
-            type=PRACTICE_REGISTERED,
-            practice_id=str(signup.practice_id),
-            occurred_at=datetime.now(UTC).isoformat(),
-            request_id=origin.request_id,
-            payload={"name": signup.name, "email": signup.email},
-        )
         with self._database.engine.begin() as connection:
             if not practices.activate(connection, signup.practice_id, database_name=database_name):
                 raise SignUpUndoneError(retry_after_s=_RETRY_AFTER_S)
-            outbox.add_event(connection, event)
+            named = {"name": signup.name, "email": signup.email}
+            announce(connection, PRACTICE_REGISTERED, origin, practice_id=signup.practice_id, **named)
             note(connection, Action.SIGNED_UP, origin, practice_id=signup.practice_id, person_id=signup.person_id)
 
     async def _settle(self, practice_id: UUID) -> bool:

@@ -7,6 +7,7 @@ import struct
 import time
 from collections.abc import Sequence
 from hashlib import sha256
+from secrets import token_urlsafe
 from typing import Any
 from uuid import UUID
 
@@ -30,6 +31,16 @@ _REFRESH_FORM = struct.Struct(">16sI")
 def _derive(secret: bytes, label: bytes) -> bytes:
     """A key for one purpose (RFC 5869)."""
     return HKDF(algorithm=SHA256(), length=_KEY_BYTES, salt=None, info=label).derive(secret)
+
+
+def new_secret() -> str:
+    """An opaque token of 256 random bits, for a mail or a machine. Only its digest is stored."""
+    return token_urlsafe(_KEY_BYTES)
+
+
+def digest_of(secret: str) -> bytes:
+    """What is stored of such a token. It can't be guessed, so a plain SHA-256 is as good as a slow hash."""
+    return sha256(secret.encode()).digest()
 
 
 def _base64url(raw: bytes) -> str:

@@ -65,8 +65,9 @@ class TokenVerifier:
         if claims.expires_at <= self._clock():
             self._known.pop(token, None)
             raise invalid_token("The access token expired")
-        if claims.session_id in self._revocations:
-            raise invalid_token("The session has ended")
+        if self._revocations.refuses(claims):
+            has_ended = self._revocations.has_ended(claims.session_id)
+            raise invalid_token("The session has ended" if has_ended else "The session changed: refresh the token")
         return claims
 
     def recall(self, token: bytes) -> AccessClaims | None:
@@ -75,7 +76,7 @@ class TokenVerifier:
         if (
             claims is None
             or claims.expires_at <= self._clock()
-            or claims.session_id in self._revocations
+            or self._revocations.refuses(claims)
             or self._generation != self._keys.generation
         ):
             return None

@@ -7,6 +7,8 @@ import orjson
 from fastapi import Response
 
 SESSION_REVOKED = "session-revoked"
+SESSION_CHANGED = "session-changed"
+"""Its tokens issued so far are refused: what they say of the role is no longer true. A refresh gets better ones."""
 PRACTICE_SUSPENDED = "practice-suspended"
 PRACTICE_RESUMED = "practice-resumed"
 SHARD_RELEASED = "shard-released"

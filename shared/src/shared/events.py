@@ -13,7 +13,17 @@ MAX_STREAM_ENTRIES = 100_000
 _FIELD = b"event"
 
 PRACTICE_REGISTERED = "practice.registered"
-"""A practice became active. Payload: `name`, `email`."""
+"""A practice became active. Payload: `name`, `email` and, to verify the address, `token`."""
+EMAIL_UNVERIFIED = "email.unverified"
+"""Somebody has to show that an address is theirs. Payload: `name`, `email`, `token`."""
+PASSWORD_FORGOTTEN = "password.forgotten"  # noqa: S105 - an event's name
+"""Somebody asked for a new password. Payload: `name`, `email`, `token`."""
+PASSWORD_CHANGED = "password.changed"  # noqa: S105 - an event's name
+"""A person has another password. Payload: `name`, `email`, `at` (RFC 3339), `address`."""
+DEVICE_SEEN = "device.seen"
+"""A person logged in from a device for the first time. Payload: `name`, `email`, `at`, `address`, `device`."""
+STAFF_INVITED = "staff.invited"
+"""Somebody may join a practice. Payload: `email`, `practice` (its name), `inviter` (a name), `role`, `token`."""
 
 
 Outcome = Literal["delivered", "dead"]

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, not_, or_, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, and_, delete, func, insert, not_, or_, select
 
 from auth_service.schema import changes, interval, practices
 from auth_service.storage.practices import SUSPENDED
-from shared.changes import PRACTICE_SUSPENDED, SESSION_REVOKED
+from shared.changes import PRACTICE_SUSPENDED, SESSION_CHANGED, SESSION_REVOKED
 
+_SECOND = func.floor(func.extract("epoch", changes.c.at)).cast(BigInteger)
 _ORDER_LOCK = 0x6175_7468_0001
 """Advisory lock held by whoever adds a change until the commit: numbers become visible in their order."""
 
@@ -21,6 +22,8 @@ class Change:
     kind: str
     practice_id: UUID | None
     session_id: UUID | None
+    at: int
+    """Unix time, in whole seconds as tokens have it."""
 
 
 def add_change(connection: Connection, kind: str, *, practice_id: UUID | None, session_id: UUID | None) -> None:
@@ -41,7 +44,7 @@ def changes_between(connection: Connection, after: int, *, until: int, limit: in
 
 def changes_in_force(connection: Connection, *, age_s: int, until: int, limit: int) -> list[Change]:
     """What somebody who knows nothing has to know, in order: young revocations, and suspensions that weren't undone."""
-    young = and_(changes.c.kind == SESSION_REVOKED, changes.c.at >= func.now() - interval(age_s))
+    young = and_(changes.c.kind.in_((SESSION_REVOKED, SESSION_CHANGED)), changes.c.at >= func.now() - interval(age_s))
     return _read(connection, or_(young, _suspension_in_force()), changes.c.seq <= until, limit=limit)
 
 
@@ -62,7 +65,7 @@ def _suspension_in_force() -> ColumnElement[bool]:
 
 def _read(connection: Connection, *conditions: ColumnElement[bool], limit: int) -> list[Change]:
     rows = connection.execute(
-        select(changes.c.seq, changes.c.kind, changes.c.practice_id, changes.c.session_id)
+        select(changes.c.seq, changes.c.kind, changes.c.practice_id, changes.c.session_id, _SECOND)
         .where(*conditions)
         .order_by(changes.c.seq)
         .limit(limit)
