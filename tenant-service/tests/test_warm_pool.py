@@ -1,5 +1,7 @@
 """Shards made ahead: how many, whose they become, and when they are made anew."""
 
+import asyncio
+import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -144,6 +146,29 @@ def test_fifty_parallel_sign_ups_get_each_database_once(fleet: Fleet, monkeypatc
     made = {line.split()[0]: float(line.split()[1]) for line in metrics.splitlines() if "handed_out_total{" in line}
     assert made['gowebbo_shards_handed_out_total{made="ahead"}'] >= SIZE
     assert sum(made.values()) == 50
+
+
+def test_the_pool_waits_while_sign_ups_wait_for_their_shards(fleet: Fleet) -> None:
+    """And is filled afterwards by whoever was served last."""
+    pool, making = fleet.app.state.pool, fleet.app.state.making
+    release = threading.Event()
+
+    async def rush() -> None:
+        held = [asyncio.create_task(making.run(release.wait, 30)) for _ in range(fleet.settings.clones_in_parallel)]
+        await asyncio.sleep(0)
+        assert not making.has_queue
+        queued = asyncio.create_task(making.run(release.wait, 30))
+        await asyncio.sleep(0)
+        assert making.has_queue
+        assert await asyncio.to_thread(pool.refill)
+        assert fleet.warm() == []
+        release.set()
+        await asyncio.gather(*held, queued)
+        assert not making.has_queue
+
+    asyncio.run(rush())
+    assert pool.refill()
+    assert len(fleet.warm()) == SIZE
 
 
 def test_replicas_that_refill_at_once_make_no_more_than_one_would(fleet: Fleet) -> None:

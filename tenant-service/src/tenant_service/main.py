@@ -72,7 +72,14 @@ def create_app(settings: Settings) -> FastAPI:
     app = create_service_app(title="GoWebbo tenants", keys=settings.gateway_keys, ready=ready, lifespan=lifespan)
     metrics, shard_key = app.state.metrics.registry, settings.shard_keys[0]
     provisioning = Provisioning(engine, servers, shard_key=shard_key, metrics=metrics)
-    pool = WarmPool(engine, servers, size=settings.shard_warm_pool, shard_key=shard_key, metrics=metrics)
+    pool = WarmPool(
+        engine,
+        servers,
+        size=settings.shard_warm_pool,
+        shard_key=shard_key,
+        metrics=metrics,
+        is_rush=lambda: making.has_queue,
+    )
     reconciler = Reconciler(engine, servers, provisioning, pool, metrics=metrics)
     app.state.engine, app.state.servers, app.state.provisioning = engine, servers, provisioning
     app.state.jobs, app.state.fleet_status = jobs, fleet_status

@@ -19,14 +19,23 @@ class Slots:
     def __init__(self, count: int) -> None:
         self._free = asyncio.Semaphore(count)
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="provisioning")
+        self._waiting = 0
+
+    @property
+    def has_queue(self) -> bool:
+        """Whether somebody waits for a thread."""
+        return self._waiting > 0
 
     async def run(self, deed: Callable[..., _Result], *arguments: object) -> _Result:
         """The deed's result. Raises ProvisioningBusyError, or what the deed raises."""
+        self._waiting += 1
         try:
             async with asyncio.timeout(WAIT_FOR_SLOT_S):
                 await self._free.acquire()
         except TimeoutError as fault:
             raise ProvisioningBusyError(retry_after_s=2) from fault
+        finally:
+            self._waiting -= 1
         loop = asyncio.get_running_loop()
         running = self._threads.submit(copy_context().run, deed, *arguments)  # the request's id is in its logs
 

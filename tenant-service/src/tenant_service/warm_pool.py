@@ -7,7 +7,7 @@ server is drained. What an interruption leaves is settled by the reconciler's ne
 
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Gauge
 from sqlalchemy import Engine
@@ -39,12 +39,21 @@ class WarmPool:
     """Makes shards ahead, and settles those that nobody is to have. Blocking; safe to share among threads."""
 
     def __init__(
-        self, engine: Engine, servers: ServerRegistry, *, size: int, shard_key: bytes, metrics: CollectorRegistry
+        self,
+        engine: Engine,
+        servers: ServerRegistry,
+        *,
+        size: int,
+        shard_key: bytes,
+        metrics: CollectorRegistry,
+        is_rush: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`is_rush` says whether sign-ups wait for their shards: these come first."""
         self._engine = engine
         self._servers = servers
         self._size = size
         self._shard_key = shard_key
+        self._is_rush = is_rush
         self._stopped = False
         self._states = Gauge(
             "gowebbo_warm_shards", "Shards made ahead, by server and state.", ["server", "state"], registry=metrics
@@ -57,12 +66,15 @@ class WarmPool:
     def refill(self) -> bool:
         """Makes what is missing, one by one and the servers in turn; false when a server failed or none is known yet.
 
+        A rush ends it: a shard made ahead takes as much of the server as one that somebody waits for, and whoever was
+        served last wakes it again.
+
         Raises OperationalError when the central database can't be reached.
         """
         usable = self._servers.usable
         failed: set[str] = set()
         busy = self._size > 0
-        while busy and not self._stopped:
+        while busy and not (self._stopped or self._is_rush()):
             busy = False
             for server in self._open_servers(usable - failed):
                 try:
