@@ -27,12 +27,13 @@ def test_a_practice_sees_only_itself(client, signed_up):
     }
 
 
-def test_the_admin_sees_all_active_practices_in_order(client, signed_up, central):
-    central.rows("UPDATE auth.practices SET status = 'suspended' WHERE id = %s", signed_up[1]["id"])
+def test_the_admin_sees_all_that_signed_up_in_order(client, signed_up, central):
+    for one, status in zip(signed_up, ("active", "suspended", "provisioning"), strict=True):
+        central.rows("UPDATE auth.practices SET status = %s WHERE id = %s", status, one["id"])
     answer = client.call("GET", PRACTICES, caller=ADMIN)
     assert answer.json()["result"]["data"] == [
         signed_up[0] | {"status": "active"},
-        signed_up[2] | {"status": "active"},
+        signed_up[1] | {"status": "suspended"},
     ]
 
 

@@ -28,28 +28,28 @@ class Listing:
         self._database = database
 
     async def visible_to(self, caller: Caller, *, limit: int, cursor: str | None) -> Page:
-        """Active practices. Raises ForbiddenError, MalformedCursorError."""
+        """Practices that have signed up, suspended ones too. Raises ForbiddenError, MalformedCursorError."""
         if allows(caller, Permission.PLATFORM_READ):
-            return await self.page(limit=limit, cursor=cursor, active_only=True)
+            return await self.page(limit=limit, cursor=cursor, registered_only=True)
         if allows(caller, Permission.PRACTICE_READ) and caller.practice_id:
             own = await self._database.run(self._own, UUID(caller.practice_id))
             return Page(own, next_cursor=None, is_operators=False)
         raise ForbiddenError
 
-    async def page(self, *, limit: int, cursor: str | None, active_only: bool) -> Page:
+    async def page(self, *, limit: int, cursor: str | None, registered_only: bool) -> Page:
         """Practices in order of their age. Raises MalformedCursorError."""
         after = _position(cursor) if cursor is not None else None
-        found = await self._database.run(self._page, after, limit + 1, active_only)
+        found = await self._database.run(self._page, after, limit + 1, registered_only)
         next_cursor = encode_cursor(str(found[limit - 1].id)) if len(found) > limit else None
         return Page(found[:limit], next_cursor=next_cursor, is_operators=True)
 
     def _own(self, practice_id: UUID) -> list[Practice]:
         with self._database.engine.begin() as connection:
-            return practices.list_practices(connection, after=None, limit=1, active_only=True, only=practice_id)
+            return practices.list_practices(connection, after=None, limit=1, registered_only=True, only=practice_id)
 
-    def _page(self, after: UUID | None, limit: int, active_only: bool) -> list[Practice]:  # noqa: FBT001 - a thread's argument
+    def _page(self, after: UUID | None, limit: int, registered_only: bool) -> list[Practice]:  # noqa: FBT001 - a thread's argument
         with self._database.engine.begin() as connection:
-            return practices.list_practices(connection, after=after, limit=limit, active_only=active_only)
+            return practices.list_practices(connection, after=after, limit=limit, registered_only=registered_only)
 
 
 def _position(cursor: str) -> UUID:

@@ -50,7 +50,7 @@ async def sign_up(body: models.SignUpBody, rules: RulesDep, origin: OriginDep) -
     PRACTICES_PATH,
     tags=["practices"],
     summary="List practices",
-    description="The admin sees all active practices, a practice sees itself.",
+    description="The admin sees all practices, suspended ones too; a practice sees itself.",
     response_model=models.PracticesFound,
     responses=problems(400, 401, 403, 422, 503),
 )
@@ -74,7 +74,7 @@ async def list_practices(
 async def list_practices_with_details(
     rules: RulesDep, limit: Limit = DEFAULT_LIMIT, cursor: CursorText = None
 ) -> Response:
-    page = await rules.listing.page(limit=limit, cursor=cursor, active_only=False)
+    page = await rules.listing.page(limit=limit, cursor=cursor, registered_only=False)
     keys = ("id", "name", "email", "status", "database_name", "created_at")
     return _page(page, keys, path=ADMIN_PRACTICES_PATH, limit=limit)
 

@@ -144,12 +144,12 @@ def mark_released(connection: Connection, practice_id: UUID) -> None:
 
 
 def list_practices(
-    connection: Connection, *, after: UUID | None, limit: int, active_only: bool, only: UUID | None = None
+    connection: Connection, *, after: UUID | None, limit: int, registered_only: bool, only: UUID | None = None
 ) -> list[Practice]:
-    """Practices by id, which is by age; `after` is the last one of the page before."""
+    """Practices by id, which is by age; `after` is the last one of the page before. Else also half-made and closed."""
     query = select(*_SHOWN)
-    if active_only:
-        query = query.where(practices.c.status == ACTIVE)
+    if registered_only:
+        query = query.where(practices.c.status.in_((ACTIVE, SUSPENDED)))
     if only is not None:
         query = query.where(practices.c.id == only)
     if after is not None:
