@@ -24,7 +24,7 @@ up: $(INSTALLED) ## run everything on this machine: PostgreSQL, Redis protocol s
 test: $(INSTALLED) ## every test: unit, service and end to end, against real servers that it starts itself
 	@failed=0; \
 	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile $(PACKAGES) bench || failed=1; \
-	$(VENV)/bin/python -m pytest tests-e2e || failed=1; \
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile tests-e2e || failed=1; \
 	exit $$failed
 
 lint: $(INSTALLED) ## ruff, mypy --strict, import contracts
