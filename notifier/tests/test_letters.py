@@ -3,6 +3,7 @@
 import email
 import email.policy
 from email.message import EmailMessage
+from html import escape
 
 import pytest
 from notifier_rig import registered
@@ -43,6 +44,68 @@ def test_the_welcome_mail_names_the_practice_in_text_and_html(writer: LetterWrit
     assert "https://gowebbo.example/docs" in text
     assert 'href="https://gowebbo.example/docs"' in page
     assert "reset" not in (text + page).lower()
+
+
+PAYLOADS = {
+    events.PRACTICE_REGISTERED: {"name": "Oak", "email": "o@oak.example", "token": "t0ken-_x"},
+    events.EMAIL_UNVERIFIED: {"name": "Ann", "email": "o@oak.example", "token": "t0ken-_x"},
+    events.PASSWORD_FORGOTTEN: {"name": "Ann", "email": "o@oak.example", "token": "t0ken-_x"},
+    events.PASSWORD_CHANGED: {"name": "Ann", "email": "o@oak.example", "at": "2026-11-26 10:00 UTC", "address": "::1"},
+    events.DEVICE_SEEN: {
+        "name": "Ann",
+        "email": "o@oak.example",
+        "at": "2026-11-26 10:00 UTC",
+        "address": "192.0.2.1",
+        "device": "Firefox <150>",
+    },
+    events.STAFF_INVITED: {
+        "email": "o@oak.example",
+        "practice": "Oak & Elm",
+        "inviter": "Ann",
+        "role": "clinician",
+        "token": "t0ken-_x",
+    },
+}
+
+
+@pytest.mark.parametrize("kind", LETTERS)
+def test_every_mail_says_in_both_parts_what_its_event_says(writer: LetterWriter, kind: str):
+    payload = PAYLOADS[kind]
+    read, text, page = parts(writer.write(registered(type=kind, payload=payload)))
+    assert read["To"] == "o@oak.example"
+    said = {value for name, value in payload.items() if name not in {"token", "email"}}
+    if kind != events.PRACTICE_REGISTERED:
+        assert all(value in text + read["Subject"] for value in said)
+    assert all(escape(value) in page for value in said)
+    if "token" in payload:
+        link = f"https://gowebbo.example{LETTERS[kind].page}#t0ken-_x"
+        assert {"t0ken-_x", link} <= {line.strip() for line in text.splitlines()}, "each on a line of its own"
+        assert f'href="{link}"' in page
+    else:
+        assert "#" not in text
+
+
+@pytest.mark.parametrize("kind", LETTERS)
+def test_only_the_mail_that_resets_a_password_says_so(writer: LetterWriter, kind: str):
+    read, text, page = parts(writer.write(registered(type=kind, payload=PAYLOADS[kind])))
+    assert ("reset" in f"{read['Subject']}{text}{page}".lower()) == (kind == events.PASSWORD_FORGOTTEN)
+
+
+@pytest.mark.parametrize("kind", set(LETTERS) - {events.PRACTICE_REGISTERED})
+def test_a_mail_that_lacks_something_is_not_written(writer: LetterWriter, kind: str):
+    for name in PAYLOADS[kind]:
+        without = {key: value for key, value in PAYLOADS[kind].items() if key != name}
+        with pytest.raises(UnmailableEventError):
+            writer.write(registered(type=kind, payload=without))
+
+
+def test_a_welcome_without_a_token_is_a_mail_without_a_link(writer: LetterWriter):
+    """As an older version published it."""
+    _, text, page = parts(writer.write(registered()))
+    assert "#" not in text
+    assert "/account/" not in text + page
+    with pytest.raises(UnmailableEventError):
+        writer.write(registered(payload=PAYLOADS[events.PRACTICE_REGISTERED] | {"token": 5}))
 
 
 def test_the_page_carries_its_style_with_it(writer: LetterWriter):

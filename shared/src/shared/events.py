@@ -19,9 +19,9 @@ EMAIL_UNVERIFIED = "email.unverified"
 PASSWORD_FORGOTTEN = "password.forgotten"  # noqa: S105 - an event's name
 """Somebody asked for a new password. Payload: `name`, `email`, `token`."""
 PASSWORD_CHANGED = "password.changed"  # noqa: S105 - an event's name
-"""A person has another password. Payload: `name`, `email`, `at` (RFC 3339), `address`."""
+"""A person has another password. Payload: `name`, `email`, `at` (in UTC, to be read), `address`."""
 DEVICE_SEEN = "device.seen"
-"""A person logged in from a device for the first time. Payload: `name`, `email`, `at`, `address`, `device`."""
+"""A person used a device for the first time. Payload: `name`, `email`, `at` (as above), `address`, `device`."""
 STAFF_INVITED = "staff.invited"
 """Somebody may join a practice. Payload: `email`, `practice` (its name), `inviter` (a name), `role`, `token`."""
 
