@@ -24,6 +24,15 @@ ROUTES = {
     ("/api/v1/admin/practices/{}/resume", "post"),
     ("/api/v1/auth/refresh", "post"),
     ("/api/v1/auth/logout", "post"),
+    ("/api/v1/auth/sessions", "get"),
+    ("/api/v1/auth/sessions/{}", "delete"),
+    ("/api/v1/auth/password/forgot", "post"),
+    ("/api/v1/auth/password/reset", "post"),
+    ("/api/v1/auth/password/change", "post"),
+    ("/api/v1/auth/email/verify", "post"),
+    ("/api/v1/auth/totp", "post"),
+    ("/api/v1/auth/totp/confirm", "post"),
+    ("/api/v1/auth/totp", "delete"),
 }
 METHODS = {"get", "post", "put", "patch", "delete"}
 

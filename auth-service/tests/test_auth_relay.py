@@ -49,7 +49,9 @@ def test_a_sign_up_is_published_at_once_with_what_the_notifier_needs(client, str
     event = wait_for(lambda: published(stream))[0]
     assert event.type == PRACTICE_REGISTERED
     assert event.practice_id == answer.json()["result"]["id"]
+    token = event.payload.pop("token")
     assert event.payload == {"name": "Sunrise Clinic", "email": "clinic@example.com"}
+    assert client.call("POST", "/api/v1/auth/email/verify", {"token": token}).status_code == 200
     assert event.occurred_at.endswith("Z")
 
 

@@ -179,7 +179,7 @@ def test_an_address_that_signs_up_without_end_is_stopped_before_anything_is_made
     answers = [client.sign_up(f"endless-{n}@example.com") for n in range(3)]
     assert [answer.status_code for answer in answers] == [201, 201, 429]
     assert int(answers[2].headers["Retry-After"]) > 0
-    assert answers[2].json()["type"] == "/errors/too-many-sign-ups"
+    assert answers[2].json()["type"] == "/errors/too-many-calls"
     assert len(tenant.puts) == 2
 
 

@@ -52,18 +52,6 @@ def test_internal_routes_do_not_exist_for_others(auth):
 def test_every_documented_route_tells_what_it_does_and_how_it_fails(auth):
     document = auth.client.call("GET", "/openapi.json").json()
     operations = [(path, method, one) for path, methods in document["paths"].items() for method, one in methods.items()]
-    assert {path for path, _, _ in operations} == {
-        "/api/v1/practices/signup",
-        "/api/v1/practices/login",
-        "/api/v1/signup",
-        "/api/v1/login",
-        "/api/v1/auth/refresh",
-        "/api/v1/auth/logout",
-        "/api/v1/practices",
-        "/api/v1/admin/practices",
-        "/api/v1/admin/practices/{practice_id}/suspend",
-        "/api/v1/admin/practices/{practice_id}/resume",
-    }
     for path, method, operation in operations:
         assert operation["summary"], path
         assert operation["description"], path

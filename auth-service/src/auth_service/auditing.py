@@ -27,6 +27,17 @@ class Action(StrEnum):
     LOGGED_IN = "session.logged-in"
     LOGGED_OUT = "session.logged-out"
     REFRESH_REUSED = "session.refresh-reused"
+    SESSION_ENDED = "session.ended"
+    SESSIONS_ENDED = "session.all-ended"
+    SECOND_FACTOR_BEGUN = "second-factor.begun"
+    SECOND_FACTOR_ENABLED = "second-factor.enabled"
+    SECOND_FACTOR_REMOVED = "second-factor.removed"
+    RECOVERY_CODES_RENEWED = "second-factor.recovery-codes-renewed"
+    EMAIL_VERIFIED = "email.verified"
+    VERIFICATION_SENT = "email.verification-sent"
+    PASSWORD_FORGOTTEN = "password.forgotten"  # noqa: S105 - a deed's name
+    PASSWORD_RESET = "password.reset"  # noqa: S105
+    PASSWORD_CHANGED = "password.changed"  # noqa: S105
 
 
 def note(

@@ -48,6 +48,12 @@ class Settings(DatabaseSettings):
     signups_per_address: int = Field(
         default=100, ge=0, description="Sign-ups from one client address in an hour; 0: as many as it likes."
     )
+    password_mails_per_address: int = Field(
+        default=30, ge=0, description="Mails for a new password asked for from one address in an hour; 0: any number."
+    )
+    unverified_may_work: bool = Field(
+        default=True, description="Whether people may log in before their e-mail address is verified."
+    )
     tenant_service_url: str = Field(
         pattern=r"^(https?://|unix:/)", description="tenant-service: `http://host:port` or `unix:/path`."
     )

@@ -5,11 +5,14 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
+from auth_service.email_verification import EmailVerification
 from auth_service.listing import Listing
 from auth_service.login import LoggingIn
 from auth_service.origin import Origin, origin_of
+from auth_service.password_change import PasswordChange
 from auth_service.receipts import Receipts
 from auth_service.revocations import Revocations
+from auth_service.second_factor import SecondFactors
 from auth_service.sessions import Sessions
 from auth_service.signup import SigningUp
 from auth_service.suspension import Suspension
@@ -24,6 +27,9 @@ class Rules:
     signing_up: SigningUp
     logging_in: LoggingIn
     sessions: Sessions
+    password_change: PasswordChange
+    email_verification: EmailVerification
+    second_factors: SecondFactors
     listing: Listing
     suspension: Suspension
     receipts: Receipts

@@ -20,6 +20,29 @@ class WrongCredentialsError(ServiceError):
         super().__init__(headers=_CHALLENGE)
 
 
+class SecondFactorRequiredError(ServiceError):
+    """The password is right, and a code is wanted beside it. No failure: nobody guessed."""
+
+    error, status, title = "second-factor-required", 401, "A code of the second factor is required"
+
+    def __init__(self) -> None:
+        super().__init__(headers=_CHALLENGE)
+
+
+class WrongCodeError(WrongCredentialsError):
+    """Counts as a wrong password does: six digits are guessed soon."""
+
+    error, title = "wrong-code", "The code is wrong, or was used before"
+
+
+class NoSecondFactorError(ServiceError):
+    error, status, title = "no-second-factor", 409, "There is no second factor set up"
+
+
+class SecondFactorExistsError(ServiceError):
+    error, status, title = "second-factor-exists", 409, "A second factor is set up already"
+
+
 class InvalidRefreshTokenError(ServiceError):
     """Forged, expired, revoked or used before: the client has to log in again."""
 
@@ -52,8 +75,28 @@ class TooManyFailuresError(TooManyRequestsError):
     error, title = "too-many-failures", "Too many failed log-ins"
 
 
-class TooManySignUpsError(TooManyRequestsError):
-    error, title = "too-many-sign-ups", "Too many sign-ups from this address"
+class TooManyCallsError(TooManyRequestsError):
+    error, title = "too-many-calls", "Too many calls of this kind from this address"
+
+
+class TooManyMailsError(TooManyRequestsError):
+    error, title = "too-many-mails", "Too many mails were asked for in a short time"
+
+
+class MailTokenError(ServiceError):
+    """Unknown, used, revoked or expired: one answer for all of them."""
+
+    error, status, title = "token-not-valid", 400, "This link or code is no longer valid"
+
+
+class EmailNotVerifiedError(ServiceError):
+    """The operator wants addresses to be verified before anybody works."""
+
+    error, status, title = "email-not-verified", 403, "This e-mail address is not verified yet"
+
+
+class UnknownSessionError(NotFoundError):
+    error, title = "unknown-session", "There is no such session"
 
 
 class HashingBusyError(UnavailableError):

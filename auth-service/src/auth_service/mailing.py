@@ -22,3 +22,8 @@ def announce(connection: Connection, event_type: str, origin: Origin, *, practic
         payload=dict(payload),
     )
     outbox.add_event(connection, event)
+
+
+def readable(at: datetime) -> str:
+    """A moment as mails tell it."""
+    return f"{at:%Y-%m-%d %H:%M} UTC"

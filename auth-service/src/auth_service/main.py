@@ -7,22 +7,26 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from auth_service import handlers
+from auth_service.address_limit import AddressLimit
 from auth_service.background import repeat
 from auth_service.config import Settings
 from auth_service.database import Database
 from auth_service.dependencies import Rules
+from auth_service.email_verification import EmailVerification
 from auth_service.listing import Listing
 from auth_service.login import LoggingIn
 from auth_service.migrations import missing_migrations
+from auth_service.password_change import PasswordChange
 from auth_service.passwords import PasswordHasher
 from auth_service.receipts import Receipts
 from auth_service.reconciler import EVERY_S, FORGET_EVERY_S, Reconciler
 from auth_service.relay import POLL_S, Relay, connect_redis
 from auth_service.revocations import Revocations
+from auth_service.sealing import Sealing
+from auth_service.second_factor import RESEAL_EVERY_S, SecondFactors
 from auth_service.sessions import Sessions
 from auth_service.shards import Shards
 from auth_service.signup import SigningUp
-from auth_service.signup_limit import SignUpLimit
 from auth_service.suspension import Suspension
 from auth_service.throttle import LoginThrottle
 from auth_service.tokens import AccessTokens, RefreshTokens
@@ -38,7 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
     event_waits, shard_waits = asyncio.Event(), asyncio.Event()
     signing_up = SigningUp(
         database,
-        limit=SignUpLimit(per_address=settings.signups_per_address),
+        limit=AddressLimit(per_address=settings.signups_per_address),
         hasher=hasher,
         shards=shards,
         on_registered=event_waits.set,
@@ -49,17 +53,22 @@ def create_app(settings: Settings) -> FastAPI:
     relay = Relay(database, redis)
     reconciler = Reconciler(database, shards=shards, changes_kept_s=2 * rules.revocations.relevant_s)
 
+    async def reseal() -> None:
+        await database.run(rules.second_factors.reseal)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loops = [
             asyncio.create_task(repeat(relay.publish, name="relay", every_s=POLL_S, wake=event_waits)),
             asyncio.create_task(repeat(reconciler.sweep, name="reconciler", every_s=EVERY_S, wake=shard_waits)),
             asyncio.create_task(repeat(reconciler.forget, name="forgetting", every_s=FORGET_EVERY_S)),
+            asyncio.create_task(repeat(reseal, name="resealing", every_s=RESEAL_EVERY_S)),
         ]
         yield
         for loop in loops:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
+        await rules.password_change.close()
         await shards.close()
         await asyncio.to_thread(hasher.close)
         await asyncio.to_thread(database.close)
@@ -86,10 +95,28 @@ def _rules(settings: Settings, database: Database, *, hasher: PasswordHasher, si
         life_s=settings.refresh_expire_in,
     )
     throttle = LoginThrottle(failures_per_address=settings.login_failures_per_address)
+    second_factors = SecondFactors(database, sealing=Sealing(settings.jwt_secrets), throttle=throttle)
+    logging_in = LoggingIn(
+        database,
+        hasher=hasher,
+        throttle=throttle,
+        sessions=sessions,
+        second_factors=second_factors,
+        unverified_may_work=settings.unverified_may_work,
+    )
+    password_change = PasswordChange(
+        database,
+        hasher=hasher,
+        throttle=throttle,
+        limit=AddressLimit(per_address=settings.password_mails_per_address),
+    )
     return Rules(
         signing_up=signing_up,
-        logging_in=LoggingIn(database, hasher=hasher, throttle=throttle, sessions=sessions),
+        logging_in=logging_in,
         sessions=sessions,
+        password_change=password_change,
+        email_verification=EmailVerification(database),
+        second_factors=second_factors,
         listing=Listing(database),
         suspension=Suspension(database),
         receipts=Receipts(database),

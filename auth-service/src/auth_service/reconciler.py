@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from auth_service.database import Database
 from auth_service.exceptions import ShardUnavailableError
 from auth_service.shards import Shards
-from auth_service.storage import changes, outbox, practices, sessions
+from auth_service.storage import changes, devices, mail_tokens, outbox, practices, sessions
 from shared.logs import get_logger
 
 EVERY_S = 5.0
@@ -20,6 +20,7 @@ FORGET_EVERY_S = 600.0
 _BATCH = 200
 _MAX_FAILURES = 3
 _DAY_S = 86_400
+_DEVICES_KEPT_S = 400 * _DAY_S
 _SESSIONS_KEPT_S = 7 * _DAY_S
 _DELIVERED_KEPT_S = 30 * _DAY_S
 _TURN_LOCK = 0x6175_7468_0002
@@ -74,5 +75,7 @@ class Reconciler:
     def _prune(self) -> None:
         with self._database.engine.begin() as connection:
             changes.prune_changes(connection, age_s=self._changes_kept_s)
+            mail_tokens.prune_tokens(connection, expired_for_s=_DAY_S)
+            devices.prune_devices(connection, unseen_for_s=_DEVICES_KEPT_S)
             sessions.prune_sessions(connection, expired_for_s=_SESSIONS_KEPT_S)
             outbox.prune_outbox(connection, delivered_for_s=_DELIVERED_KEPT_S)

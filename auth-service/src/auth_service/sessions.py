@@ -7,16 +7,17 @@ from sqlalchemy import Connection
 
 from auth_service.auditing import FAILURE, Action, note
 from auth_service.database import Database
-from auth_service.exceptions import InvalidRefreshTokenError, NoSessionError
+from auth_service.exceptions import InvalidRefreshTokenError, NoSessionError, UnknownSessionError
 from auth_service.origin import Origin
 from auth_service.storage import changes, practices, sessions
 from auth_service.storage.accounts import Account
-from auth_service.storage.sessions import Session
+from auth_service.storage.sessions import LiveSession, Session
 from auth_service.tokens import AccessTokens, RefreshTokens
 from shared.changes import SESSION_REVOKED
 from shared.errors import PracticeSuspendedError
 from shared.ids import new_id
 from shared.logs import get_logger
+from shared.roles import Permission
 
 GRACE_S = 60
 """A refresh token serves once more so long after its rotation: parallel tabs, an answer that was lost."""
@@ -43,8 +44,8 @@ class Sessions:
         self._refresh_tokens = refresh_tokens
         self._life_s = life_s
 
-    def open(self, connection: Connection, account: Account, origin: Origin) -> Tokens:
-        """A new session, within the caller's transaction."""
+    def open(self, connection: Connection, account: Account, origin: Origin, *, second_factor: bool) -> Tokens:
+        """A new session, within the caller's transaction; `second_factor` says whether one was shown."""
         session_id = new_id()
         sessions.insert_session(
             connection,
@@ -53,6 +54,7 @@ class Sessions:
             life_s=self._life_s,
             user_agent=origin.user_agent,
             address=origin.address,
+            second_factor=second_factor,
         )
         note(
             connection,
@@ -62,7 +64,8 @@ class Sessions:
             person_id=account.person_id,
             target=str(session_id),
         )
-        return self._tokens(account, session_id, generation=0)
+        is_limited = account.needs_second_factor and not second_factor
+        return self._tokens(account, session_id, generation=0, is_limited=is_limited)
 
     async def refresh(self, token: str, origin: Origin) -> Tokens:
         """The next tokens; a re-used one ends its session. Raises InvalidRefreshTokenError, PracticeSuspendedError."""
@@ -70,13 +73,41 @@ class Sessions:
         session = await self._database.run(self._rotate, session_id, generation, origin)
         if session is None:
             raise InvalidRefreshTokenError
-        return self._tokens(session, session_id, generation=session.generation)
+        return self._tokens(session, session_id, generation=session.generation, is_limited=session.lacks_second_factor)
 
     async def end(self, origin: Origin) -> None:
         """Ends the caller's own session; ending it twice is no error. Raises NoSessionError."""
         if origin.session_id is None:
             raise NoSessionError
         await self._database.run(self._end, origin.session_id, origin)
+
+    async def list_own(self, origin: Origin) -> list[LiveSession]:
+        """The caller's live sessions, in all practices. Raises NoSessionError."""
+        return await self._database.run(self._list, _person_of(origin))
+
+    async def end_one(self, session_id: UUID, origin: Origin) -> None:
+        """Ends one of the caller's sessions. Raises NoSessionError, UnknownSessionError."""
+        if not await self._database.run(self._end_own, _person_of(origin), session_id, origin):
+            raise UnknownSessionError
+
+    async def end_all(self, origin: Origin) -> None:
+        """Ends all of the caller's sessions, this one too. Raises NoSessionError."""
+        await self._database.run(self._end_own, _person_of(origin), None, origin)
+
+    def _list(self, person_id: UUID) -> list[LiveSession]:
+        with self._database.engine.begin() as connection:
+            return sessions.list_live(connection, person_id)
+
+    def _end_own(self, person_id: UUID, session_id: UUID | None, origin: Origin) -> bool:
+        with self._database.engine.begin() as connection:
+            ended = sessions.revoke_sessions(connection, person_id, only=session_id)
+            if session_id and not ended:
+                return False
+            action = Action.SESSION_ENDED if session_id else Action.SESSIONS_ENDED
+            note(connection, action, origin, target=str(session_id) if session_id else None)
+            for one, practice_id in ended:
+                changes.add_session_changes(connection, SESSION_REVOKED, [one], practice_id=practice_id)
+            return True
 
     def _rotate(self, session_id: UUID, generation: int, origin: Origin) -> Session | None:
         """The session with the generation that is valid now; None when the token is worth nothing."""
@@ -87,7 +118,7 @@ class Sessions:
             if session.practice_status == practices.SUSPENDED:
                 raise PracticeSuspendedError
             if generation == session.generation:
-                sessions.rotate_session(connection, session_id, life_s=self._life_s)
+                sessions.rotate_session(connection, session_id, life_s=self._life_s, address=origin.address)
                 return replace(session, generation=generation + 1)
             if generation == session.generation - 1 and session.is_in_grace:
                 return session
@@ -110,9 +141,14 @@ class Sessions:
             note(connection, Action.LOGGED_OUT, origin, target=str(session_id))
             _revoke(connection, session_id)
 
-    def _tokens(self, holder: Account | Session, session_id: UUID, *, generation: int) -> Tokens:
+    def _tokens(self, holder: Account | Session, session_id: UUID, *, generation: int, is_limited: bool) -> Tokens:
+        """`is_limited`: good for the own account only, until a second factor is set up."""
         access = self._access_tokens.issue(
-            person_id=holder.person_id, practice_id=holder.practice_id, session_id=session_id, role=holder.role
+            person_id=holder.person_id,
+            practice_id=holder.practice_id,
+            session_id=session_id,
+            role=holder.role,
+            scope=Permission.ACCOUNT_MANAGE if is_limited else "",
         )
         refresh = self._refresh_tokens.write(session_id, generation)
         return Tokens(access=access, refresh=refresh, expires_in_s=self._access_tokens.life_s)
@@ -122,3 +158,9 @@ def _revoke(connection: Connection, session_id: UUID) -> None:
     practice_id = sessions.revoke_session(connection, session_id)
     if practice_id:
         changes.add_change(connection, SESSION_REVOKED, practice_id=practice_id, session_id=session_id)
+
+
+def _person_of(origin: Origin) -> UUID:
+    if origin.person_id is None:
+        raise NoSessionError
+    return origin.person_id

@@ -10,6 +10,7 @@ from uuid import UUID
 import psycopg2
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from auth_service.address_limit import AddressLimit
 from auth_service.auditing import Action, note
 from auth_service.database import Database
 from auth_service.exceptions import EmailTakenError, SignUpUndoneError
@@ -18,8 +19,8 @@ from auth_service.models.practices import SignUpBody
 from auth_service.origin import Origin
 from auth_service.passwords import PasswordHasher
 from auth_service.shards import Shards
-from auth_service.signup_limit import SignUpLimit
-from auth_service.storage import practices
+from auth_service.storage import mail_tokens, practices
+from auth_service.storage.mail_tokens import Purpose
 from auth_service.storage.practices import EMAIL_CONSTRAINTS, SignUp
 from shared.errors import ServiceError
 from shared.events import PRACTICE_REGISTERED
@@ -40,7 +41,7 @@ class SigningUp:
         self,
         database: Database,
         *,
-        limit: SignUpLimit,
+        limit: AddressLimit,
         hasher: PasswordHasher,
         shards: Shards,
         on_registered: Callable[[], None],
@@ -56,7 +57,7 @@ class SigningUp:
     async def register(self, body: SignUpBody, *, origin: Origin) -> SignUp:
         """An active practice with shard and owner.
 
-        Raises TooManySignUpsError, EmailTakenError, SignUpUndoneError, HashingBusyError.
+        Raises TooManyCallsError, EmailTakenError, SignUpUndoneError, HashingBusyError.
         """
         self._limit.admit(origin.address)
         # before the hash, which is dear: a flood of one taken e-mail must not keep log-ins waiting
@@ -103,8 +104,18 @@ class SigningUp:
         with self._database.engine.begin() as connection:
             if not practices.activate(connection, signup.practice_id, database_name=database_name):
                 raise SignUpUndoneError(retry_after_s=_RETRY_AFTER_S)
-            named = {"name": signup.name, "email": signup.email}
-            announce(connection, PRACTICE_REGISTERED, origin, practice_id=signup.practice_id, **named)
+            token = mail_tokens.add_token(
+                connection, Purpose.VERIFY_EMAIL, person_id=signup.person_id, email_key=signup.email_key
+            )
+            announce(
+                connection,
+                PRACTICE_REGISTERED,
+                origin,
+                practice_id=signup.practice_id,
+                name=signup.name,
+                email=signup.email,
+                token=token,
+            )
             note(connection, Action.SIGNED_UP, origin, practice_id=signup.practice_id, person_id=signup.person_id)
 
     async def _settle(self, practice_id: UUID) -> bool:

@@ -28,7 +28,7 @@ _REFRESH_FORM = struct.Struct(">16sI")
 """Session id and generation; an HMAC-SHA256 follows."""
 
 
-def _derive(secret: bytes, label: bytes) -> bytes:
+def derive_key(secret: bytes, label: bytes) -> bytes:
     """A key for one purpose (RFC 5869)."""
     return HKDF(algorithm=SHA256(), length=_KEY_BYTES, salt=None, info=label).derive(secret)
 
@@ -52,14 +52,14 @@ class AccessTokens:
 
     def __init__(self, secrets: Sequence[bytes], *, life_s: int) -> None:
         self.life_s = life_s
-        keys = [Ed25519PrivateKey.from_private_bytes(_derive(secret, _ACCESS_LABEL)) for secret in secrets]
+        keys = [Ed25519PrivateKey.from_private_bytes(derive_key(secret, _ACCESS_LABEL)) for secret in secrets]
         publics = [key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw) for key in keys]
         self._key = keys[0]
         self._key_id = _key_id(publics[0])
         self._key_set = {"keys": [_as_jwk(public) for public in publics]}
 
-    def issue(self, *, person_id: UUID, practice_id: UUID, session_id: UUID, role: str) -> str:
-        """A token for a person working in a practice (RFC 9068)."""
+    def issue(self, *, person_id: UUID, practice_id: UUID, session_id: UUID, role: str, scope: str = "") -> str:
+        """A token for a person working in a practice (RFC 9068); a scope limits what the role allows."""
         now = int(time.time())
         claims = AccessClaims(
             person_id=str(person_id),
@@ -69,6 +69,7 @@ class AccessTokens:
             token_id=str(new_id()),
             issued_at=now,
             expires_at=now + self.life_s,
+            scope=scope,
         )
         headers = {"typ": TOKEN_TYPE, "kid": self._key_id}
         return jwt.encode(claims.payload(), self._key, algorithm=ALGORITHM, headers=headers)
@@ -82,7 +83,7 @@ class RefreshTokens:
     """A session and a generation, sealed. The same ones always give the same token, so that replicas agree."""
 
     def __init__(self, secrets: Sequence[bytes]) -> None:
-        self._keys = [_derive(secret, _REFRESH_LABEL) for secret in secrets]
+        self._keys = [derive_key(secret, _REFRESH_LABEL) for secret in secrets]
 
     def write(self, session_id: UUID, generation: int) -> str:
         """The token of a session's generation."""

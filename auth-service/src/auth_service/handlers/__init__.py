@@ -1,5 +1,12 @@
 """The door: a request goes to a rule, its result comes back in the envelope. No SQL and no decision here."""
 
-from auth_service.handlers import internal, practices, sessions
+from auth_service.handlers import internal, passwords, practices, second_factor, sessions
 
-ROUTERS = (practices.router, sessions.router, internal.keys, internal.router)
+ROUTERS = (
+    practices.router,
+    sessions.router,
+    passwords.router,
+    second_factor.router,
+    internal.keys,
+    internal.router,
+)

@@ -1,15 +1,18 @@
 """Logging in, staying logged in, logging out."""
 
 from typing import Any
+from uuid import UUID
 
 from fastapi import APIRouter, Response
 
 from auth_service.dependencies import OriginDep, RulesDep
-from auth_service.handlers.shapes import shown_tokens
+from auth_service.handlers.shapes import shown, shown_tokens
 from auth_service.models import sessions as models
 from auth_service.models.common import Done
+from shared.app import requires
 from shared.envelope import success
 from shared.models import problems
+from shared.roles import Permission
 
 router = APIRouter()
 
@@ -55,3 +58,49 @@ async def refresh(body: models.RefreshBody, rules: RulesDep, origin: OriginDep) 
 async def log_out(rules: RulesDep, origin: OriginDep) -> Response:
     await rules.sessions.end(origin)
     return success("Logged out successfully!")
+
+
+_OWN: dict[str, Any] = {"tags": ["sessions"], "dependencies": [requires(Permission.ACCOUNT_MANAGE)]}
+
+
+@router.get(
+    "/api/v1/auth/sessions",
+    summary="List your sessions",
+    description="Where you are logged in, in any practice, the one used last first.",
+    response_model=models.SessionsFound,
+    responses=problems(401, 403, 503),
+    **_OWN,
+)
+async def list_sessions(rules: RulesDep, origin: OriginDep) -> Response:
+    found = await rules.sessions.list_own(origin)
+    keys = ("id", "practice_id", "device", "address", "created_at", "last_used_at", "expires_at")
+    data = [
+        {**{key: shown(getattr(one, key)) for key in keys}, "current": one.id == origin.session_id} for one in found
+    ]
+    return success("Sessions fetched successfully!", {"data": data})
+
+
+@router.delete(
+    "/api/v1/auth/sessions",
+    summary="Log out everywhere",
+    description="Ends all your sessions, this one too.",
+    response_model=Done,
+    responses=problems(401, 403, 503),
+    **_OWN,
+)
+async def end_sessions(rules: RulesDep, origin: OriginDep) -> Response:
+    await rules.sessions.end_all(origin)
+    return success("Logged out everywhere successfully!")
+
+
+@router.delete(
+    "/api/v1/auth/sessions/{session_id}",
+    summary="End one of your sessions",
+    description="Its tokens are refused within seconds.",
+    response_model=Done,
+    responses=problems(401, 403, 404, 422, 503),
+    **_OWN,
+)
+async def end_session(session_id: UUID, rules: RulesDep, origin: OriginDep) -> Response:
+    await rules.sessions.end_one(session_id, origin)
+    return success("Session ended successfully!")

@@ -7,6 +7,7 @@ from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from auth_service.common_passwords import is_common
 from shared.models import PlainText, StrictBody, Success
 
 
@@ -28,6 +29,12 @@ def _check_email(email: str) -> str:
     return email
 
 
+def _check_uncommon(password: str) -> str:
+    if is_common(password):
+        raise PydanticCustomError("common_password", "This is one of the commonest passwords; choose another one")
+    return password
+
+
 def _check_encodable(password: str) -> str:
     try:
         password.encode()
@@ -40,9 +47,12 @@ Email = Annotated[PlainText, Field(max_length=254, examples=["clinic@example.com
 """A valid address; kept as written."""
 
 NewPassword = Annotated[
-    str, Field(min_length=8, max_length=128, examples=["securepassword"]), AfterValidator(_check_encodable)
+    str,
+    Field(min_length=8, max_length=128, examples=["securepassword"]),
+    AfterValidator(_check_encodable),
+    AfterValidator(_check_uncommon),
 ]
-"""Characters of any script, neither trimmed nor altered."""
+"""Characters of any script, neither trimmed nor altered; none of the commonest."""
 
 GivenPassword = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_check_encodable)]
 """What somebody claims to be the password; too short a one is wrong, not invalid."""

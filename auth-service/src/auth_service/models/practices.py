@@ -3,7 +3,8 @@
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from auth_service.models.common import BodyWithEmail, NewPassword
 from shared.models import PlainText, Success
@@ -14,6 +15,13 @@ class SignUpBody(BodyWithEmail):
 
     name: Annotated[PlainText, Field(min_length=3, max_length=50, examples=["Sunrise Clinic"])]
     password: NewPassword
+
+    @field_validator("password")
+    @classmethod
+    def _is_no_name(cls, password: str, info: ValidationInfo) -> str:
+        if password.casefold() in {str(info.data.get(name, "")).casefold() for name in ("email", "name")}:
+            raise PydanticCustomError("guessable_password", "This is the e-mail or the name; choose another password")
+        return password
 
 
 class PracticeShown(BaseModel):

@@ -1,19 +1,24 @@
 """Logging in and staying logged in."""
 
 from typing import Annotated
+from uuid import UUID
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from auth_service.models.common import BodyWithEmail, GivenPassword
 from shared.models import StrictBody, Success
 
 _MAX_TOKEN = 4096
 
+Code = Annotated[str, Field(min_length=1, max_length=32, examples=["123456"])]
+"""Six digits of the authenticator app, or a recovery code."""
+
 
 class LogInBody(BodyWithEmail):
-    """Who logs in."""
+    """Who logs in. `code` is wanted of people with a second factor."""
 
     password: GivenPassword
+    code: Code | None = None
 
 
 class RefreshBody(StrictBody):
@@ -28,3 +33,26 @@ class LoggedIn(Success):
     token: str
     refresh_token: str
     expires_in: int
+
+
+class SessionShown(BaseModel):
+    """A session; `current` is the one that asks."""
+
+    id: UUID
+    practice_id: UUID
+    device: str
+    address: str
+    created_at: str
+    last_used_at: str
+    expires_at: str
+    current: bool
+
+
+class SessionsList(BaseModel):
+    data: list[SessionShown]
+
+
+class SessionsFound(Success):
+    """The caller's live sessions, the one used last first."""
+
+    result: SessionsList

@@ -3,26 +3,46 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import Connection, any_, bindparam, func, select, update
 
-from auth_service.schema import memberships, people, practices
+from auth_service.schema import memberships, people, practices, second_factors
 from auth_service.storage.practices import ACTIVE, SUSPENDED
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A person and the practice that a log-in opens. `password` is a hash."""
+    """A person and the practice that is opened. `password` is a hash."""
 
     person_id: UUID
+    name: str
+    email: str
     password: str
+    is_verified: bool
     practice_id: UUID
     role: str
     practice_status: str
+    has_second_factor: bool
+    needs_second_factor: bool
+    """Whether the practice wants one of this role."""
 
 
 # What every log-in runs is built once: building it takes SQLAlchemy longer than PostgreSQL takes to run it.
+_ACCOUNT = (
+    people.c.id,
+    people.c.name,
+    people.c.email,
+    people.c.password,
+    people.c.email_verified_at.is_not(None),
+    memberships.c.practice_id,
+    memberships.c.role,
+    practices.c.status,
+    select(second_factors.c.id)
+    .where(second_factors.c.person_id == people.c.id, second_factors.c.confirmed_at.is_not(None))
+    .exists(),
+    memberships.c.role == any_(practices.c.second_factor_roles),
+)
 _FIND_ACCOUNT = (
-    select(people.c.id, people.c.password, memberships.c.practice_id, memberships.c.role, practices.c.status)
+    select(*_ACCOUNT)
     .join(memberships, memberships.c.person_id == people.c.id)
     .join(practices, practices.c.id == memberships.c.practice_id)
     .where(people.c.email_key == bindparam("wanted"), practices.c.status.in_((ACTIVE, SUSPENDED)))
@@ -33,6 +53,20 @@ _FIND_ACCOUNT = (
     )
     .limit(1)
 )
+
+
+_KNOWN_HASH = select(people.c.id).where(people.c.id == bindparam("person"), people.c.password == bindparam("hash"))
+_HOLD = _KNOWN_HASH.with_for_update(read=True)
+_HOLD_TO_CHANGE = _KNOWN_HASH.with_for_update(key_share=True)
+
+
+def hold_password(connection: Connection, account: Account, *, to_change: bool) -> bool:
+    """Whether this is still the person's password; nobody changes it until the transaction's end.
+
+    So a session that an old password opened is there before a reset looks for sessions, or is never opened.
+    """
+    statement = _HOLD_TO_CHANGE if to_change else _HOLD
+    return connection.scalar(statement, {"person": account.person_id, "hash": account.password}) is not None
 
 
 def find_account(connection: Connection, email_key: str) -> Account | None:

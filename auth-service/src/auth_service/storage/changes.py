@@ -1,5 +1,6 @@
 """What gateways have to learn soon, in an order they can follow by number alone."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -30,6 +31,16 @@ def add_change(connection: Connection, kind: str, *, practice_id: UUID | None, s
     """Adds a change. Should come last in its transaction: others wait for its end."""
     connection.execute(select(func.pg_advisory_xact_lock(_ORDER_LOCK)))
     connection.execute(insert(changes).values(kind=kind, practice_id=practice_id, session_id=session_id))
+
+
+def add_session_changes(
+    connection: Connection, kind: str, sessions: Iterable[UUID], *, practice_id: UUID | None
+) -> None:
+    """The same for several sessions at once."""
+    rows = [{"kind": kind, "practice_id": practice_id, "session_id": session_id} for session_id in sessions]
+    if rows:
+        connection.execute(select(func.pg_advisory_xact_lock(_ORDER_LOCK)))
+        connection.execute(insert(changes), rows)
 
 
 def last_seq(connection: Connection) -> int:

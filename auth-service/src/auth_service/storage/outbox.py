@@ -68,7 +68,10 @@ def mark_published(connection: Connection, events: Sequence[Event]) -> None:
 
 
 def note_receipt(connection: Connection, event_id: UUID, *, outcome: str, detail: str) -> bool:
-    """Whether the event is known. A delivery is final; what was given up may still be delivered by a replay."""
+    """Whether the event is known. A delivery is final; what was given up may still be delivered by a replay.
+
+    A token that the mail had is forgotten: it stands in the mail now, or in the dead letter.
+    """
     is_final = outbox.c.outcome == DELIVERED
     known = connection.execute(
         update(outbox)
@@ -77,6 +80,7 @@ def note_receipt(connection: Connection, event_id: UUID, *, outcome: str, detail
             receipted_at=case((is_final, outbox.c.receipted_at), else_=func.now()),
             outcome=case((is_final, outbox.c.outcome), else_=outcome),
             detail=case((is_final, outbox.c.detail), else_=detail),
+            payload=outbox.c.payload.op("-")("token"),
         )
     )
     return known.rowcount == 1

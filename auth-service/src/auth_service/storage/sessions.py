@@ -1,9 +1,25 @@
 """Sessions in their table."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, Float, and_, bindparam, delete, func, insert, select, update
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Connection,
+    Float,
+    and_,
+    any_,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    null,
+    select,
+    update,
+)
 
 from auth_service.schema import interval, memberships, practices, sessions
 from auth_service.storage.accounts import Account
@@ -18,6 +34,8 @@ class Session:
     practice_id: UUID
     role: str
     practice_status: str
+    lacks_second_factor: bool
+    """Whether the practice wants a second factor of this role that wasn't shown in this session."""
     generation: int
     is_alive: bool
     is_in_grace: bool
@@ -35,16 +53,30 @@ _INSERT_SESSION = insert(sessions).values(
     expires_at=func.now() + interval(bindparam("life_s", type_=Float)),
     user_agent=bindparam("user_agent"),
     address=bindparam("address"),
+    second_factor_at=case((bindparam("second_factor", type_=Boolean), func.now()), else_=null()),
 )
 
 
 def insert_session(
-    connection: Connection, session_id: UUID, *, account: Account, life_s: int, user_agent: str, address: str
+    connection: Connection,
+    session_id: UUID,
+    *,
+    account: Account,
+    life_s: int,
+    user_agent: str,
+    address: str,
+    second_factor: bool,
 ) -> None:
     """A new session, and the membership becomes the one last used."""
     who = {"person": account.person_id, "practice": account.practice_id}
     connection.execute(_USE_MEMBERSHIP, who)
-    given = {"session": session_id, "life_s": life_s, "user_agent": user_agent, "address": address}
+    given = {
+        "session": session_id,
+        "life_s": life_s,
+        "user_agent": user_agent,
+        "address": address,
+        "second_factor": second_factor,
+    }
     connection.execute(_INSERT_SESSION, who | given)
 
 
@@ -57,8 +89,9 @@ def lock_session(connection: Connection, session_id: UUID, *, grace_s: int) -> S
             sessions.c.practice_id,
             memberships.c.role,
             practices.c.status,
+            and_(memberships.c.role == any_(practices.c.second_factor_roles), sessions.c.second_factor_at.is_(None)),
             sessions.c.generation,
-            and_(sessions.c.revoked_at.is_(None), sessions.c.expires_at > func.now()),
+            _is_live(),
             func.coalesce(sessions.c.rotated_at > func.now() - interval(grace_s), False),
         )
         .join(
@@ -75,7 +108,7 @@ def lock_session(connection: Connection, session_id: UUID, *, grace_s: int) -> S
     return Session(*row) if row else None
 
 
-def rotate_session(connection: Connection, session_id: UUID, *, life_s: int) -> None:
+def rotate_session(connection: Connection, session_id: UUID, *, life_s: int, address: str) -> None:
     """The next generation of refresh tokens begins."""
     connection.execute(
         update(sessions)
@@ -84,6 +117,7 @@ def rotate_session(connection: Connection, session_id: UUID, *, life_s: int) -> 
             generation=sessions.c.generation + 1,
             rotated_at=func.now(),
             last_used_at=func.now(),
+            address=address,
             expires_at=func.now() + interval(life_s),
         )
     )
@@ -98,6 +132,79 @@ def revoke_session(connection: Connection, session_id: UUID) -> UUID | None:
         .returning(sessions.c.practice_id)
     )
     return practice_id
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSession:
+    """A session as its owner sees it."""
+
+    id: UUID
+    practice_id: UUID
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+    device: str
+    address: str
+
+
+def list_live(connection: Connection, person_id: UUID) -> list[LiveSession]:
+    """The person's sessions that could be used, the one used last first."""
+    rows = connection.execute(
+        select(
+            sessions.c.id,
+            sessions.c.practice_id,
+            sessions.c.created_at,
+            sessions.c.last_used_at,
+            sessions.c.expires_at,
+            sessions.c.user_agent,
+            sessions.c.address,
+        )
+        .where(sessions.c.person_id == person_id, _is_live())
+        .order_by(sessions.c.last_used_at.desc(), sessions.c.id.desc())
+    )
+    return [LiveSession(*row) for row in rows]
+
+
+def revoke_sessions(
+    connection: Connection,
+    person_id: UUID,
+    *,
+    only: UUID | None = None,
+    but: UUID | None = None,
+    practice_id: UUID | None = None,
+) -> list[tuple[UUID, UUID]]:
+    """Ends live sessions of a person: one, all but one, those in a practice. What ended, each with its practice."""
+    condition = [sessions.c.person_id == person_id, _is_live()]
+    if only is not None:
+        condition.append(sessions.c.id == only)
+    if but is not None:
+        condition.append(sessions.c.id != but)
+    if practice_id is not None:
+        condition.append(sessions.c.practice_id == practice_id)
+    ended = connection.execute(
+        update(sessions)
+        .where(*condition)
+        .values(revoked_at=func.now())
+        .returning(sessions.c.id, sessions.c.practice_id)
+    )
+    return [(row.id, row.practice_id) for row in ended]
+
+
+def live_sessions_of(connection: Connection, practice_id: UUID, *, person_id: UUID | None = None) -> list[UUID]:
+    """The live sessions in a practice, of one person or of all."""
+    condition = [sessions.c.practice_id == practice_id, _is_live()]
+    if person_id is not None:
+        condition.append(sessions.c.person_id == person_id)
+    return list(connection.scalars(select(sessions.c.id).where(*condition)))
+
+
+def _is_live() -> ColumnElement[bool]:
+    return and_(sessions.c.revoked_at.is_(None), sessions.c.expires_at > func.now())
+
+
+def note_second_factor(connection: Connection, session_id: UUID) -> None:
+    """The session has shown a second factor."""
+    connection.execute(update(sessions).where(sessions.c.id == session_id).values(second_factor_at=func.now()))
 
 
 def prune_sessions(connection: Connection, *, expired_for_s: int) -> int:
