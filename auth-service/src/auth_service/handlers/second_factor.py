@@ -21,6 +21,7 @@ _WITH_CODE = problems(400, 401, 403, 409, 415, 422, 429, 503)
 @router.get(
     "",
     summary="See whether you have a second factor",
+    description="And how many recovery codes are left.",
     response_model=models.FactorStateFound,
     responses=problems(401, 403, 503),
     **_OWN,
