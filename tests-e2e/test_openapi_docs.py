@@ -33,6 +33,18 @@ ROUTES = {
     ("/api/v1/auth/totp", "post"),
     ("/api/v1/auth/totp/confirm", "post"),
     ("/api/v1/auth/totp", "delete"),
+    ("/api/v1/auth/switch", "post"),
+    ("/api/v1/staff/invitations", "post"),
+    ("/api/v1/staff/invitations", "get"),
+    ("/api/v1/staff/invitations/{}", "delete"),
+    ("/api/v1/staff/invitations/accept", "post"),
+    ("/api/v1/staff", "get"),
+    ("/api/v1/staff/{}", "patch"),
+    ("/api/v1/staff/{}", "delete"),
+    ("/api/v1/api-keys", "post"),
+    ("/api/v1/api-keys", "get"),
+    ("/api/v1/api-keys/{}", "delete"),
+    ("/api/v1/audit", "get"),
 }
 METHODS = {"get", "post", "put", "patch", "delete"}
 

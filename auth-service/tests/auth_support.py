@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jwt
 import psycopg2
 from fastapi import FastAPI
 from pydantic import SecretStr
@@ -48,6 +49,20 @@ def wait_for(condition: Callable[[], Any], *, deadline_s: float = DEADLINE_S) ->
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.02)
     return found
+
+
+def caller_of(answer: httpx.Response, **changed: str) -> Caller:
+    """Who calls with the token of this answer, as the gateway would say it."""
+    claims = jwt.decode(answer.json()["token"], options={"verify_signature": False})
+    known = {
+        "practice_id": claims["practice"],
+        "user_id": claims["sub"],
+        "session_id": claims["sid"],
+        "role": claims["role"],
+        "scope": claims.get("scope", ""),
+        "client_address": ANYBODY.client_address,
+    }
+    return Caller(**{**known, **changed})
 
 
 class FakeTenant:
@@ -244,6 +259,15 @@ class Central:
 
     def value(self, query: str, *values: Any) -> Any:
         return self.rows(query, *values)[0][0]
+
+    def mailed(self, event_type: str) -> list[dict[str, str]]:
+        """The payloads of the mails of a kind, in their order."""
+        found = self.rows("SELECT payload FROM auth.outbox WHERE type = %s ORDER BY event", event_type)
+        return [payload for (payload,) in found]
+
+    def audited(self) -> list[tuple[str, str]]:
+        """Actions and outcomes of the audit, in their order."""
+        return self.rows("SELECT action, outcome FROM auth.audit ORDER BY id")
 
     def age_signups(self) -> None:
         """Makes what is being provisioned look abandoned."""

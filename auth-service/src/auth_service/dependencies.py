@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Request
 
 from auth_service.email_verification import EmailVerification
+from auth_service.invitations import Invitations
 from auth_service.listing import Listing
 from auth_service.login import LoggingIn
 from auth_service.origin import Origin, origin_of
@@ -15,6 +16,7 @@ from auth_service.revocations import Revocations
 from auth_service.second_factor import SecondFactors
 from auth_service.sessions import Sessions
 from auth_service.signup import SigningUp
+from auth_service.staff import Staff
 from auth_service.suspension import Suspension
 from auth_service.tokens import AccessTokens
 from shared.app import CallerDep
@@ -30,6 +32,8 @@ class Rules:
     password_change: PasswordChange
     email_verification: EmailVerification
     second_factors: SecondFactors
+    staff: Staff
+    invitations: Invitations
     listing: Listing
     suspension: Suspension
     receipts: Receipts

@@ -95,6 +95,30 @@ class EmailNotVerifiedError(ServiceError):
     error, status, title = "email-not-verified", 403, "This e-mail address is not verified yet"
 
 
+class UnknownStaffError(NotFoundError):
+    error, title = "unknown-staff", "There is no such person in this practice"
+
+
+class UnknownInvitationError(NotFoundError):
+    error, title = "unknown-invitation", "There is no such invitation"
+
+
+class LastOwnerError(ServiceError):
+    error, status, title = "last-owner", 409, "A practice has at least one owner"
+
+
+class AlreadyMemberError(ServiceError):
+    error, status, title = "already-member", 409, "Somebody with this e-mail works in this practice already"
+
+
+class InvitationOpenError(ServiceError):
+    error, status, title = "invitation-open", 409, "This e-mail is invited already; send that invitation again"
+
+
+class TooManyInvitationsError(ServiceError):
+    error, status, title = "too-many-invitations", 409, "Too many invitations are open"
+
+
 class UnknownSessionError(NotFoundError):
     error, title = "unknown-session", "There is no such session"
 

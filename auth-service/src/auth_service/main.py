@@ -13,6 +13,7 @@ from auth_service.config import Settings
 from auth_service.database import Database
 from auth_service.dependencies import Rules
 from auth_service.email_verification import EmailVerification
+from auth_service.invitations import Invitations
 from auth_service.listing import Listing
 from auth_service.login import LoggingIn
 from auth_service.migrations import missing_migrations
@@ -27,6 +28,7 @@ from auth_service.second_factor import RESEAL_EVERY_S, SecondFactors
 from auth_service.sessions import Sessions
 from auth_service.shards import Shards
 from auth_service.signup import SigningUp
+from auth_service.staff import Staff
 from auth_service.suspension import Suspension
 from auth_service.throttle import LoginThrottle
 from auth_service.tokens import AccessTokens, RefreshTokens
@@ -117,6 +119,8 @@ def _rules(settings: Settings, database: Database, *, hasher: PasswordHasher, si
         password_change=password_change,
         email_verification=EmailVerification(database),
         second_factors=second_factors,
+        staff=Staff(database),
+        invitations=Invitations(database, hasher=hasher, throttle=throttle),
         listing=Listing(database),
         suspension=Suspension(database),
         receipts=Receipts(database),

@@ -7,9 +7,9 @@ from sqlalchemy import Connection
 
 from auth_service.auditing import FAILURE, Action, note
 from auth_service.database import Database
-from auth_service.exceptions import InvalidRefreshTokenError, NoSessionError, UnknownSessionError
+from auth_service.exceptions import InvalidRefreshTokenError, NoSessionError, UnknownPracticeError, UnknownSessionError
 from auth_service.origin import Origin
-from auth_service.storage import changes, practices, sessions
+from auth_service.storage import accounts, changes, practices, sessions
 from auth_service.storage.accounts import Account
 from auth_service.storage.sessions import LiveSession, Session
 from auth_service.tokens import AccessTokens, RefreshTokens
@@ -44,7 +44,15 @@ class Sessions:
         self._refresh_tokens = refresh_tokens
         self._life_s = life_s
 
-    def open(self, connection: Connection, account: Account, origin: Origin, *, second_factor: bool) -> Tokens:
+    def open(
+        self,
+        connection: Connection,
+        account: Account,
+        origin: Origin,
+        *,
+        second_factor: bool,
+        action: Action = Action.LOGGED_IN,
+    ) -> Tokens:
         """A new session, within the caller's transaction; `second_factor` says whether one was shown."""
         session_id = new_id()
         sessions.insert_session(
@@ -58,7 +66,7 @@ class Sessions:
         )
         note(
             connection,
-            Action.LOGGED_IN,
+            action,
             origin,
             practice_id=account.practice_id,
             person_id=account.person_id,
@@ -81,6 +89,14 @@ class Sessions:
             raise NoSessionError
         await self._database.run(self._end, origin.session_id, origin)
 
+    async def switch(self, practice_id: UUID, origin: Origin) -> Tokens:
+        """Another session, in another practice of the caller; the one that asks goes on.
+
+        Raises NoSessionError, UnknownPracticeError, PracticeSuspendedError.
+        """
+        person_id = _person_of(origin)
+        return await self._database.run(self._switch, person_id, practice_id, origin)
+
     async def list_own(self, origin: Origin) -> list[LiveSession]:
         """The caller's live sessions, in all practices. Raises NoSessionError."""
         return await self._database.run(self._list, _person_of(origin))
@@ -93,6 +109,21 @@ class Sessions:
     async def end_all(self, origin: Origin) -> None:
         """Ends all of the caller's sessions, this one too. Raises NoSessionError."""
         await self._database.run(self._end_own, _person_of(origin), None, origin)
+
+    def _switch(self, person_id: UUID, practice_id: UUID, origin: Origin) -> Tokens:
+        with self._database.engine.begin() as connection:
+            assert origin.session_id is not None
+            asking = sessions.lock_session(connection, origin.session_id, grace_s=GRACE_S)
+            if asking is None or not asking.is_alive:
+                raise NoSessionError  # it ended a moment ago
+            account = accounts.find_account_in(connection, person_id, practice_id)
+            if account is None:
+                raise UnknownPracticeError
+            if account.practice_status == practices.SUSPENDED:
+                raise PracticeSuspendedError
+            return self.open(
+                connection, account, origin, second_factor=asking.has_second_factor, action=Action.SWITCHED
+            )
 
     def _list(self, person_id: UUID) -> list[LiveSession]:
         with self._database.engine.begin() as connection:

@@ -1,12 +1,13 @@
 """The door: a request goes to a rule, its result comes back in the envelope. No SQL and no decision here."""
 
-from auth_service.handlers import internal, passwords, practices, second_factor, sessions
+from auth_service.handlers import internal, passwords, practices, second_factor, sessions, staff
 
 ROUTERS = (
     practices.router,
     sessions.router,
     passwords.router,
     second_factor.router,
+    staff.router,
     internal.keys,
     internal.router,
 )

@@ -1,21 +1,19 @@
 """Practices: signing up, listing, operating."""
 
-from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from fastapi import APIRouter, Response
 
 from auth_service.dependencies import OriginDep, RulesDep
-from auth_service.handlers.shapes import shown
-from auth_service.listing import Page
+from auth_service.handlers.shapes import picked, shown_page
 from auth_service.models import practices as models
 from auth_service.storage.practices import Practice
 from shared.app import CallerDep, requires
 from shared.cursor import DEFAULT_LIMIT, CursorText, Limit
 from shared.envelope import success
 from shared.models import problems
-from shared.roles import Permission
+from shared.roles import Permission, allows
 
 PRACTICES_PATH = "/api/v1/practices"
 ADMIN_PRACTICES_PATH = "/api/v1/admin/practices"
@@ -58,8 +56,8 @@ async def list_practices(
     rules: RulesDep, caller: CallerDep, limit: Limit = DEFAULT_LIMIT, cursor: CursorText = None
 ) -> Response:
     page = await rules.listing.visible_to(caller, limit=limit, cursor=cursor)
-    keys = ("id", "name", "email", "status") if page.is_operators else ("id", "name", "email")
-    return _page(page, keys, path=PRACTICES_PATH, limit=limit)
+    keys = ("id", "name", "email", "status") if allows(caller, Permission.PLATFORM_READ) else ("id", "name", "email")
+    return shown_page("Practices fetched successfully!", page, keys, path=PRACTICES_PATH, limit=limit)
 
 
 @router.get(
@@ -76,7 +74,7 @@ async def list_practices_with_details(
 ) -> Response:
     page = await rules.listing.page(limit=limit, cursor=cursor, registered_only=False)
     keys = ("id", "name", "email", "status", "database_name", "created_at")
-    return _page(page, keys, path=ADMIN_PRACTICES_PATH, limit=limit)
+    return shown_page("Practices fetched successfully!", page, keys, path=ADMIN_PRACTICES_PATH, limit=limit)
 
 
 @router.post(
@@ -103,13 +101,4 @@ async def resume_practice(practice_id: UUID, rules: RulesDep, origin: OriginDep)
 
 
 def _practice(message: str, practice: Practice) -> Response:
-    return success(message, {key: getattr(practice, key) for key in ("id", "name", "email", "status")})
-
-
-def _page(page: Page, keys: Sequence[str], *, path: str, limit: int) -> Response:
-    result: dict[str, Any] = {"data": [{key: shown(getattr(one, key)) for key in keys} for one in page.practices]}
-    if page.next_cursor is None:
-        return success("Practices fetched successfully!", result)
-    result["next_cursor"] = page.next_cursor
-    link = f'<{path}?limit={limit}&cursor={page.next_cursor}>; rel="next"'
-    return success("Practices fetched successfully!", result, Link=link)
+    return success(message, picked(practice, ("id", "name", "email", "status")))

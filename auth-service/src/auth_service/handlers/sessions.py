@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Response
 
 from auth_service.dependencies import OriginDep, RulesDep
-from auth_service.handlers.shapes import shown, shown_tokens
+from auth_service.handlers.shapes import picked, shown_tokens
 from auth_service.models import sessions as models
 from auth_service.models.common import Done
 from shared.app import requires
@@ -74,9 +74,7 @@ _OWN: dict[str, Any] = {"tags": ["sessions"], "dependencies": [requires(Permissi
 async def list_sessions(rules: RulesDep, origin: OriginDep) -> Response:
     found = await rules.sessions.list_own(origin)
     keys = ("id", "practice_id", "device", "address", "created_at", "last_used_at", "expires_at")
-    data = [
-        {**{key: shown(getattr(one, key)) for key in keys}, "current": one.id == origin.session_id} for one in found
-    ]
+    data = [{**picked(one, keys), "current": one.id == origin.session_id} for one in found]
     return success("Sessions fetched successfully!", {"data": data})
 
 

@@ -4,10 +4,11 @@ from functools import lru_cache
 from typing import Annotated
 
 from email_validator import EmailNotValidError, validate_email
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 from auth_service.common_passwords import is_common
+from shared.errors import ValidationFailedError
 from shared.models import PlainText, StrictBody, Success
 
 
@@ -56,6 +57,18 @@ NewPassword = Annotated[
 
 GivenPassword = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_check_encodable)]
 """What somebody claims to be the password; too short a one is wrong, not invalid."""
+
+
+_NEW_PASSWORD: TypeAdapter[str] = TypeAdapter(NewPassword, config=ConfigDict(hide_input_in_errors=True))
+
+
+def require_new_password(password: str) -> str:
+    """The password, if somebody may have it from now on. Raises ValidationFailedError."""
+    try:
+        return _NEW_PASSWORD.validate_python(password)
+    except ValidationError as found:
+        faults = [{"field": "password", "message": f"{one['msg']}."} for one in found.errors()]
+        raise ValidationFailedError("One or more values are not acceptable.", faults=faults) from found
 
 
 class BodyWithEmail(StrictBody):

@@ -55,6 +55,16 @@ _FIND_ACCOUNT = (
 )
 
 
+_FIND_ACCOUNT_IN = (
+    select(*_ACCOUNT)
+    .join(memberships, memberships.c.person_id == people.c.id)
+    .join(practices, practices.c.id == memberships.c.practice_id)
+    .where(
+        people.c.id == bindparam("person"),
+        practices.c.id == bindparam("practice"),
+        practices.c.status.in_((ACTIVE, SUSPENDED)),
+    )
+)
 _KNOWN_HASH = select(people.c.id).where(people.c.id == bindparam("person"), people.c.password == bindparam("hash"))
 _HOLD = _KNOWN_HASH.with_for_update(read=True)
 _HOLD_TO_CHANGE = _KNOWN_HASH.with_for_update(key_share=True)
@@ -72,6 +82,12 @@ def hold_password(connection: Connection, account: Account, *, to_change: bool) 
 def find_account(connection: Connection, email_key: str) -> Account | None:
     """The account of an e-mail, with the active practice that was used last, in one statement."""
     row = connection.execute(_FIND_ACCOUNT, {"wanted": email_key}).first()
+    return Account(*row) if row else None
+
+
+def find_account_in(connection: Connection, person_id: UUID, practice_id: UUID) -> Account | None:
+    """The account of a person in one practice."""
+    row = connection.execute(_FIND_ACCOUNT_IN, {"person": person_id, "practice": practice_id}).first()
     return Account(*row) if row else None
 
 

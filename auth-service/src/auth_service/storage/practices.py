@@ -99,6 +99,12 @@ def lock_practice(connection: Connection, practice_id: UUID) -> Practice | None:
     return Practice(*row) if row else None
 
 
+def find_practice(connection: Connection, practice_id: UUID) -> Practice | None:
+    """The practice with this id."""
+    row = connection.execute(select(*_SHOWN).where(practices.c.id == practice_id)).first()
+    return Practice(*row) if row else None
+
+
 def change_status(connection: Connection, practice_id: UUID, status: str) -> None:
     """Gives the practice another status."""
     connection.execute(

@@ -36,6 +36,7 @@ class Session:
     practice_status: str
     lacks_second_factor: bool
     """Whether the practice wants a second factor of this role that wasn't shown in this session."""
+    has_second_factor: bool
     generation: int
     is_alive: bool
     is_in_grace: bool
@@ -90,6 +91,7 @@ def lock_session(connection: Connection, session_id: UUID, *, grace_s: int) -> S
             memberships.c.role,
             practices.c.status,
             and_(memberships.c.role == any_(practices.c.second_factor_roles), sessions.c.second_factor_at.is_(None)),
+            sessions.c.second_factor_at.is_not(None),
             sessions.c.generation,
             _is_live(),
             func.coalesce(sessions.c.rotated_at > func.now() - interval(grace_s), False),
