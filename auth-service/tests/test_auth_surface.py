@@ -42,7 +42,7 @@ def test_every_route_is_open_on_purpose_or_refuses_the_unsigned(auth):
 
 def test_internal_routes_do_not_exist_for_others(auth):
     internal = [(method, path) for method, path in routes(auth) if path.startswith("/internal")]
-    assert len(internal) == 2
+    assert len(internal) == 3
     for method, path in internal:
         assert auth.client.call(method, path, {} if method == "POST" else None, caller=ANYBODY).status_code == 404
     document = auth.client.call("GET", "/openapi.json").json()

@@ -36,6 +36,8 @@ class Action(StrEnum):
     STAFF_JOINED = "staff.joined"
     STAFF_REMOVED = "staff.removed"
     ROLE_CHANGED = "staff.role-changed"
+    KEY_MADE = "api-key.made"
+    KEY_REVOKED = "api-key.revoked"
     SECOND_FACTOR_BEGUN = "second-factor.begun"
     SECOND_FACTOR_ENABLED = "second-factor.enabled"
     SECOND_FACTOR_REMOVED = "second-factor.removed"

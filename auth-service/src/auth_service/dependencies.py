@@ -5,6 +5,8 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
+from auth_service.api_keys import ApiKeys
+from auth_service.audit_reading import AuditReading
 from auth_service.email_verification import EmailVerification
 from auth_service.invitations import Invitations
 from auth_service.listing import Listing
@@ -34,6 +36,8 @@ class Rules:
     second_factors: SecondFactors
     staff: Staff
     invitations: Invitations
+    api_keys: ApiKeys
+    audit_reading: AuditReading
     listing: Listing
     suspension: Suspension
     receipts: Receipts

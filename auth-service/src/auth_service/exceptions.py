@@ -119,6 +119,14 @@ class TooManyInvitationsError(ServiceError):
     error, status, title = "too-many-invitations", 409, "Too many invitations are open"
 
 
+class UnknownKeyError(NotFoundError):
+    error, title = "unknown-key", "There is no such API key"
+
+
+class TooManyKeysError(ServiceError):
+    error, status, title = "too-many-keys", 409, "This practice has as many API keys as it may have"
+
+
 class UnknownSessionError(NotFoundError):
     error, title = "unknown-session", "There is no such session"
 

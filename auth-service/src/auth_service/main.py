@@ -8,6 +8,8 @@ from fastapi import FastAPI
 
 from auth_service import handlers
 from auth_service.address_limit import AddressLimit
+from auth_service.api_keys import ApiKeys
+from auth_service.audit_reading import AuditReading
 from auth_service.background import repeat
 from auth_service.config import Settings
 from auth_service.database import Database
@@ -121,6 +123,8 @@ def _rules(settings: Settings, database: Database, *, hasher: PasswordHasher, si
         second_factors=second_factors,
         staff=Staff(database),
         invitations=Invitations(database, hasher=hasher, throttle=throttle),
+        api_keys=ApiKeys(database),
+        audit_reading=AuditReading(database),
         listing=Listing(database),
         suspension=Suspension(database),
         receipts=Receipts(database),

@@ -5,6 +5,7 @@ Decides nothing about permissions, only that nobody of a suspended practice call
 
 from gateway import admin, tokens
 from gateway.admin import AdminDoor
+from gateway.api_keys import START, ApiKeys
 from gateway.changes import ChangeFeed
 from gateway.directory import Directory
 from gateway.headers import Head
@@ -32,6 +33,7 @@ class Authenticator:
         self,
         *,
         verifier: TokenVerifier,
+        api_keys: ApiKeys,
         revocations: Revocations,
         admin_door: AdminDoor,
         directory: Directory,
@@ -39,6 +41,7 @@ class Authenticator:
         shards_feed: ChangeFeed,
     ) -> None:
         self._verifier = verifier
+        self._api_keys = api_keys
         self._revocations = revocations
         self._admin_door = admin_door
         self._directory = directory
@@ -53,7 +56,8 @@ class Authenticator:
         """
         if not route.needs_shard or len(head.authorizations) != 1 or not head.authorizations[0].startswith(_BEARER):
             return None
-        claims = self._verifier.recall(head.authorizations[0][len(_BEARER) :])
+        token = head.authorizations[0][len(_BEARER) :]
+        claims = self._verifier.recall(token) or self._api_keys.recall(token)
         if claims is None or not (self._sessions_feed.is_current and self._shards_feed.is_current):
             return None
         caller = self._callers.get(claims.session_id)
@@ -88,7 +92,7 @@ class Authenticator:
     async def _person(self, route: Route, token: bytes, address: str) -> Caller:
         if not self._sessions_feed.is_current:
             raise UnavailableError(retry_after_s=RETRY_AFTER_S)
-        claims = await self._verifier.verify(token)
+        claims = await (self._api_keys if token.startswith(START) else self._verifier).verify(token)
         if claims.practice_id in self._revocations.suspended:
             raise PracticeSuspendedError
         caller = Caller(

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from gateway.addresses import ClientAddresses
 from gateway.admin import AdminDoor
+from gateway.api_keys import ApiKeys
 from gateway.asking import Asker
 from gateway.authentication import Authenticator
 from gateway.changes import ChangeFeed
@@ -74,6 +75,7 @@ def create_app(settings: Settings) -> Gateway:
     shards_feed = ChangeFeed(tenant, directory, service=Service.TENANT.value)
     authenticator = Authenticator(
         verifier=TokenVerifier(keys, revocations),
+        api_keys=ApiKeys(auth, revocations),
         revocations=revocations,
         admin_door=_admin_door(settings),
         directory=directory,

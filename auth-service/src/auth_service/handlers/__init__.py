@@ -1,6 +1,6 @@
 """The door: a request goes to a rule, its result comes back in the envelope. No SQL and no decision here."""
 
-from auth_service.handlers import internal, passwords, practices, second_factor, sessions, staff
+from auth_service.handlers import api_keys, audit, internal, passwords, practices, second_factor, sessions, staff
 
 ROUTERS = (
     practices.router,
@@ -8,6 +8,8 @@ ROUTERS = (
     passwords.router,
     second_factor.router,
     staff.router,
+    api_keys.router,
+    audit.router,
     internal.keys,
     internal.router,
 )
