@@ -10,7 +10,7 @@ from auth_service.storage import audit
 from auth_service.storage.audit import Entry
 from shared.context import Caller
 from shared.errors import ForbiddenError
-from shared.roles import Permission, allows
+from shared.roles import Permission, allows, demand
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class AuditReading:
             if equal.setdefault("practice_id", own) != own:
                 return Page([], next_cursor=None)
         elif not allows(caller, Permission.PLATFORM_READ):
+            demand(caller, Permission.AUDIT_READ)
             raise ForbiddenError
         return await self._database.run(self._page, equal, wanted, limit, position_in(cursor))
 

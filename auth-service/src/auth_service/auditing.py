@@ -38,6 +38,7 @@ class Action(StrEnum):
     ROLE_CHANGED = "staff.role-changed"
     KEY_MADE = "api-key.made"
     KEY_REVOKED = "api-key.revoked"
+    POLICY_CHANGED = "practice.policy-changed"
     SECOND_FACTOR_BEGUN = "second-factor.begun"
     SECOND_FACTOR_ENABLED = "second-factor.enabled"
     SECOND_FACTOR_REMOVED = "second-factor.removed"

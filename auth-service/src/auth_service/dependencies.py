@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
+from auth_service.admin_sessions import AdminSessions
 from auth_service.api_keys import ApiKeys
 from auth_service.audit_reading import AuditReading
 from auth_service.email_verification import EmailVerification
@@ -13,6 +14,7 @@ from auth_service.listing import Listing
 from auth_service.login import LoggingIn
 from auth_service.origin import Origin, origin_of
 from auth_service.password_change import PasswordChange
+from auth_service.policy import Policy
 from auth_service.receipts import Receipts
 from auth_service.revocations import Revocations
 from auth_service.second_factor import SecondFactors
@@ -38,6 +40,8 @@ class Rules:
     invitations: Invitations
     api_keys: ApiKeys
     audit_reading: AuditReading
+    admin_sessions: AdminSessions
+    policy: Policy
     listing: Listing
     suspension: Suspension
     receipts: Receipts

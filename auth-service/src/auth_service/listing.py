@@ -8,7 +8,7 @@ from auth_service.storage import practices
 from auth_service.storage.practices import Practice
 from shared.context import Caller
 from shared.errors import ForbiddenError
-from shared.roles import Permission, allows
+from shared.roles import Permission, allows, demand
 
 
 class Listing:
@@ -23,6 +23,7 @@ class Listing:
             return await self.page(limit=limit, cursor=cursor, registered_only=True)
         if allows(caller, Permission.PRACTICE_READ) and caller.practice_id:
             return Page(await self._database.run(self._own, UUID(caller.practice_id)), next_cursor=None)
+        demand(caller, Permission.PRACTICE_READ)
         raise ForbiddenError
 
     async def page(self, *, limit: int, cursor: str | None, registered_only: bool) -> Page[Practice]:

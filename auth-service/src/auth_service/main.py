@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from auth_service import handlers
 from auth_service.address_limit import AddressLimit
+from auth_service.admin_sessions import AdminSessions
 from auth_service.api_keys import ApiKeys
 from auth_service.audit_reading import AuditReading
 from auth_service.background import repeat
@@ -21,6 +22,7 @@ from auth_service.login import LoggingIn
 from auth_service.migrations import missing_migrations
 from auth_service.password_change import PasswordChange
 from auth_service.passwords import PasswordHasher
+from auth_service.policy import Policy
 from auth_service.receipts import Receipts
 from auth_service.reconciler import EVERY_S, FORGET_EVERY_S, Reconciler
 from auth_service.relay import POLL_S, Relay, connect_redis
@@ -33,7 +35,7 @@ from auth_service.signup import SigningUp
 from auth_service.staff import Staff
 from auth_service.suspension import Suspension
 from auth_service.throttle import LoginThrottle
-from auth_service.tokens import AccessTokens, RefreshTokens
+from auth_service.tokens import ADMIN_LIFE_S, AccessTokens, RefreshTokens
 from shared.app import create_service_app
 from shared.errors import UnavailableError
 
@@ -125,10 +127,12 @@ def _rules(settings: Settings, database: Database, *, hasher: PasswordHasher, si
         invitations=Invitations(database, hasher=hasher, throttle=throttle),
         api_keys=ApiKeys(database),
         audit_reading=AuditReading(database),
+        admin_sessions=AdminSessions(database, access_tokens=access_tokens),
+        policy=Policy(database),
         listing=Listing(database),
         suspension=Suspension(database),
         receipts=Receipts(database),
-        revocations=Revocations(database, token_life_s=settings.token_expire_in),
+        revocations=Revocations(database, token_life_s=max(settings.token_expire_in, ADMIN_LIFE_S)),
         access_tokens=access_tokens,
     )
 

@@ -14,6 +14,7 @@ from gateway.routes import Access, Route
 from gateway.tokens import TokenVerifier
 from shared.context import Caller
 from shared.errors import PracticeSuspendedError, UnauthenticatedError, UnavailableError
+from shared.roles import ADMIN
 
 _CHALLENGES = {
     Access.BEARER: tokens.CHALLENGE,
@@ -83,16 +84,22 @@ class Authenticator:
         if access is Access.PUBLIC:
             return Caller(client_address=address)
         scheme, credentials = _credentials(head)
-        if scheme == b"bearer" and access is not Access.ADMIN:
-            return await self._person(route, credentials, address)
+        if scheme == b"bearer":
+            return await self._bearer(route, credentials, address)
         if scheme == b"basic" and access is not Access.BEARER:
             return self._admin_door.enter(credentials, address)
         raise UnauthenticatedError(headers={"WWW-Authenticate": _CHALLENGES[access]})
 
-    async def _person(self, route: Route, token: bytes, address: str) -> Caller:
+    async def _bearer(self, route: Route, token: bytes, address: str) -> Caller:
         if not self._sessions_feed.is_current:
             raise UnavailableError(retry_after_s=RETRY_AFTER_S)
         claims = await (self._api_keys if token.startswith(START) else self._verifier).verify(token)
+        if claims.role == ADMIN:
+            if route.access is Access.BEARER:
+                raise tokens.invalid_token("The access token is not for this")
+            return Caller(role=ADMIN, user_id=ADMIN, session_id=claims.session_id, client_address=address)
+        if route.access is Access.ADMIN:
+            raise UnauthenticatedError(headers={"WWW-Authenticate": _CHALLENGES[Access.ADMIN]})
         if claims.practice_id in self._revocations.suspended:
             raise PracticeSuspendedError
         caller = Caller(

@@ -12,8 +12,7 @@ from starlette.types import Scope
 
 from patient_service.exceptions import PatientNotFoundError
 from patient_service.storage import ShardSession
-from shared.errors import ForbiddenError
-from shared.roles import Permission, allows
+from shared.roles import Permission, demand
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
@@ -25,10 +24,9 @@ class _ShardFor:
         self._permission = permission
 
     def from_scope(self, scope: Scope) -> ShardSession:
-        """Reads what the door left. Raises ForbiddenError."""
+        """Reads what the door left. Raises ForbiddenError, SecondFactorNeededError."""
         caller = scope["state"]["caller"]
-        if not allows(caller, self._permission):
-            raise ForbiddenError
+        demand(caller, self._permission)
         return ShardSession(scope["app"].state.pool, caller.practice_id, caller.shard)
 
     async def __call__(self, request: Request) -> ShardSession:

@@ -17,7 +17,7 @@ from shared import errors, metrics
 from shared.context import Caller, ContextVerifier
 from shared.door import Door
 from shared.logs import describe_fault, get_logger
-from shared.roles import Permission, allows
+from shared.roles import Permission, demand
 
 Readiness = Callable[[], Awaitable[dict[str, str]]]
 """What is missing, by name; empty when the service can do its work."""
@@ -50,8 +50,7 @@ def requires(permission: Permission) -> Any:
     """A route's dependency: 403 unless the caller's role may do this."""
 
     async def check(caller: CallerDep) -> None:
-        if not allows(caller, permission):
-            raise errors.ForbiddenError
+        demand(caller, permission)
 
     return Depends(check)
 

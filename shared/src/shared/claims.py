@@ -4,8 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from shared.roles import ADMIN
+
 ISSUER = "gowebbo"
 AUDIENCE = "gowebbo-api"
+ADMIN_AUDIENCE = "gowebbo-admin"
+"""Of the platform's admin: good where a person's token is not, and nowhere else."""
 TOKEN_TYPE = "at+jwt"  # noqa: S105 - the header's `typ`, no secret
 ALGORITHM = "EdDSA"
 REQUIRED = ("iss", "aud", "sub", "exp", "iat", "jti", "sid", "practice", "role")
@@ -17,7 +21,10 @@ class ClaimsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class AccessClaims:
-    """A person working in a practice during a session. Never a database name or a server. Times in unix seconds."""
+    """A person working in a practice during a session; or the platform's admin, who has no practice.
+
+    Never a database name or a server. Times in unix seconds.
+    """
 
     person_id: str
     practice_id: str
@@ -35,7 +42,7 @@ class AccessClaims:
         return {
             **limits,
             "iss": ISSUER,
-            "aud": AUDIENCE,
+            "aud": ADMIN_AUDIENCE if self.role == ADMIN else AUDIENCE,
             "sub": self.person_id,
             "practice": self.practice_id,
             "sid": self.session_id,

@@ -73,6 +73,12 @@ class ForbiddenError(ServiceError):
     error, status, title = "forbidden", 403, "This role may not do this"
 
 
+class SecondFactorNeededError(ServiceError):
+    """The role would allow it, once a second factor is set up and the token refreshed."""
+
+    error, status, title = "second-factor-enrolment-required", 403, "This practice wants a second factor of this role"
+
+
 class PracticeSuspendedError(ServiceError):
     error, status, title = "practice-suspended", 403, "This practice is suspended"
 

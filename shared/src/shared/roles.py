@@ -3,6 +3,7 @@
 from enum import StrEnum
 
 from shared.context import Caller
+from shared.errors import ForbiddenError, SecondFactorNeededError
 
 
 class Permission(StrEnum):
@@ -57,6 +58,15 @@ PERMISSIONS: dict[str, frozenset[Permission]] = {
     # never without a scope, which says what this one may do of it
     API_KEY: API_KEY_PERMISSIONS,
 }
+
+
+def demand(caller: Caller, permission: Permission) -> None:
+    """Raises ForbiddenError, or SecondFactorNeededError where only that is missing, unless the caller may do it."""
+    if allows(caller, permission):
+        return
+    if caller.role in STAFF_ROLES and permission in PERMISSIONS[caller.role]:
+        raise SecondFactorNeededError  # nothing else limits a person's token
+    raise ForbiddenError
 
 
 def allows(caller: Caller, permission: Permission) -> bool:

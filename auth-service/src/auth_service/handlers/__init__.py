@@ -1,6 +1,6 @@
 """The door: a request goes to a rule, its result comes back in the envelope. No SQL and no decision here."""
 
-from auth_service.handlers import api_keys, audit, internal, passwords, practices, second_factor, sessions, staff
+from auth_service.handlers import admin, api_keys, audit, internal, passwords, practices, second_factor, sessions, staff
 
 ROUTERS = (
     practices.router,
@@ -10,6 +10,7 @@ ROUTERS = (
     staff.router,
     api_keys.router,
     audit.router,
+    admin.router,
     internal.keys,
     internal.router,
 )

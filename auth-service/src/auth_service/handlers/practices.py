@@ -18,7 +18,10 @@ from shared.roles import Permission, allows
 PRACTICES_PATH = "/api/v1/practices"
 ADMIN_PRACTICES_PATH = "/api/v1/admin/practices"
 
+POLICY_PATH = f"{PRACTICES_PATH}/policy"
+
 router = APIRouter()
+_MANAGE: dict[str, Any] = {"tags": ["practices"], "dependencies": [requires(Permission.PRACTICE_MANAGE)]}
 
 # Two addresses: the original's shorter ones are answered too.
 _SIGN_UP: dict[str, Any] = {
@@ -102,3 +105,30 @@ async def resume_practice(practice_id: UUID, rules: RulesDep, origin: OriginDep)
 
 def _practice(message: str, practice: Practice) -> Response:
     return success(message, picked(practice, ("id", "name", "email", "status")))
+
+
+@router.get(
+    POLICY_PATH,
+    summary="See what the practice demands of its people",
+    description="The roles of which it wants a second factor.",
+    response_model=models.PolicyFound,
+    responses=problems(401, 403, 503),
+    **_MANAGE,
+)
+async def show_policy(rules: RulesDep, origin: OriginDep) -> Response:
+    roles = await rules.policy.second_factor_roles(origin)
+    return success("Policy fetched successfully!", {"second_factor_roles": roles})
+
+
+@router.put(
+    POLICY_PATH,
+    summary="Demand a second factor of some roles",
+    description="Who has such a role and none can do nothing but set one up: everything else is refused (403, "
+    "`second-factor-enrolment-required`) until it is confirmed and the token refreshed.",
+    response_model=models.PolicyFound,
+    responses=problems(400, 401, 403, 409, 415, 422, 503),
+    **_MANAGE,
+)
+async def change_policy(body: models.PolicyBody, rules: RulesDep, origin: OriginDep) -> Response:
+    roles = await rules.policy.want_second_factor(body.second_factor_roles, origin)
+    return success("Policy changed successfully!", {"second_factor_roles": roles})

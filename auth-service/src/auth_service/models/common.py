@@ -1,7 +1,7 @@
 """What several bodies and answers are made of."""
 
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Literal
 
 from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -43,6 +43,8 @@ def _check_encodable(password: str) -> str:
         raise PydanticCustomError("unicode", "This is no valid Unicode text") from fault
     return password
 
+
+Role = Literal["owner", "clinician", "receptionist", "auditor"]
 
 Email = Annotated[PlainText, Field(max_length=254, examples=["clinic@example.com"]), AfterValidator(_check_email)]
 """A valid address; kept as written."""

@@ -6,8 +6,8 @@ from uuid import UUID
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from auth_service.models.common import BodyWithEmail, NewPassword
-from shared.models import PlainText, Success
+from auth_service.models.common import BodyWithEmail, NewPassword, Role
+from shared.models import PlainText, StrictBody, Success
 
 
 class SignUpBody(BodyWithEmail):
@@ -77,3 +77,17 @@ class PracticeDetailsFound(Success):
     """A page of practices for their operator."""
 
     result: PracticeDetailsPage
+
+
+class PolicyBody(StrictBody):
+    """The roles of which the practice wants a second factor."""
+
+    second_factor_roles: Annotated[list[Role], Field(max_length=4)]
+
+
+class PolicyShown(BaseModel):
+    second_factor_roles: list[Role]
+
+
+class PolicyFound(Success):
+    result: PolicyShown

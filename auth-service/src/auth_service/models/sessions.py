@@ -35,6 +35,13 @@ class LoggedIn(Success):
     expires_in: int
 
 
+class AdminLoggedIn(Success):
+    """A token; `expires_in` is its life in seconds."""
+
+    token: str
+    expires_in: int
+
+
 class SessionShown(BaseModel):
     """A session; `current` is the one that asks."""
 

@@ -5,11 +5,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from auth_service.models.common import BodyWithEmail, GivenPassword
+from auth_service.models.common import BodyWithEmail, GivenPassword, Role
 from auth_service.models.passwords import MailToken
 from shared.models import PlainText, StrictBody, Success
-
-Role = Literal["owner", "clinician", "receptionist", "auditor"]
 
 
 class InviteBody(BodyWithEmail):
