@@ -22,7 +22,9 @@ def add(database, count: int = 1) -> None:
 def poll(client, **after) -> dict:
     answer = client.call("GET", "/internal/changes", caller=GATEWAY, params=after)
     assert answer.status_code == 200
-    return answer.json()
+    news = answer.json()
+    assert news.pop("signing_key") == client.call("GET", "/.well-known/jwks.json").json()["keys"][0]["kid"]
+    return news
 
 
 def test_nothing_happened_yet(client):

@@ -264,7 +264,7 @@ def test_a_new_device_is_told_of_and_the_first_one_is_not(client, central, owner
 def test_sessions_are_listed_and_ended_one_by_one(client, central, owner):
     other = caller_of(client.log_in(headers={"User-Agent": "Firefox"}))
     data = client.call("GET", SESSIONS, caller=owner).json()["result"]["data"]
-    assert [(one["id"], one["current"], one["device"]) for one in data][0] == (other.session_id, False, "Firefox")
+    assert (data[0]["id"], data[0]["current"], data[0]["device"]) == (other.session_id, False, "Firefox")
     assert data[1]["current"] is True
     assert {one["practice_id"] for one in data} == {owner.practice_id}
     assert client.call("DELETE", f"{SESSIONS}/{other.session_id}", caller=owner).status_code == 200

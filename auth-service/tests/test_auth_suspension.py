@@ -26,7 +26,9 @@ def order(client, deed: str, practice_id: str, *, caller: Caller = ADMIN):
 def poll(client, **after) -> dict:
     answer = client.call("GET", "/internal/changes", caller=GATEWAY, params=after)
     assert answer.status_code == 200
-    return answer.json()
+    news = answer.json()
+    del news["signing_key"]
+    return news
 
 
 def told(news: dict) -> list[tuple[str, str]]:

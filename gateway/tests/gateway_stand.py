@@ -299,7 +299,8 @@ class Stand:
 
     async def _auth_changes(self, request: Request) -> Response:
         suspensions = [{"kind": kind, "practice_id": one} for kind, one in self.suspensions]
-        return _changes(request, suspensions + [{"kind": "session-revoked", "session_id": one} for one in self.revoked])
+        revoked = [{"kind": "session-revoked", "session_id": one} for one in self.revoked]
+        return _changes(request, suspensions + revoked, signing_key=self.signers[0].kid)
 
     async def _tenant_changes(self, request: Request) -> Response:
         return _changes(request, [{"kind": "shard-moved", "practice_id": one} for one in self.moves])
@@ -311,10 +312,11 @@ class Stand:
         return JSONResponse({"shard": shard, "database": shard.partition("/")[2], "state": "ready"})
 
 
-def _changes(request: Request, every: list[dict[str, Any]]) -> Response:
+def _changes(request: Request, every: list[dict[str, Any]], **more: Any) -> Response:
     after = int(request.query_params.get("after", 0))
     changes = [{"seq": number, **one} for number, one in enumerate(every, start=1)]
     answer: dict[str, Any] = {"changes": [one for one in changes if one["seq"] > after], "last": len(changes)}
+    answer |= more
     if after > len(changes):
         answer |= {"reset": True, "changes": changes}
     return Response(json.dumps(answer), media_type="application/json")

@@ -338,7 +338,6 @@ def test_a_key_that_cannot_be_asked_for_is_503_not_401(make_stand) -> None:
     stand = make_stand()
     newer = Signer("bbbbbbbbbbbbbbbb")
     stand.stop_service("auth")
-    stand.keys._next_fetch_at = float("-inf")
     answer = stand.client.get(PATIENTS, headers={"Authorization": f"Bearer {newer.token()}"})
     assert (answer.status_code, answer.json()["type"]) == (503, "/errors/unavailable")
     assert stand.client.get(PATIENTS, headers=stand.bearer()).status_code == 200

@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from gateway_stand import PERSON, PRACTICE, Signer, Stand, base64url, eventually
 
+from shared.api_keys import new_key
+
 PATIENTS = "/api/v1/patients"
 STRANGER = Signer()
 NOW = int(time.time())
@@ -241,7 +243,6 @@ def test_a_new_key_is_fetched_when_its_first_token_comes_and_rotation_refuses_no
     stand = make_stand()
     newer = Signer("bbbbbbbbbbbbbbbb")
     eventually(lambda: stand.auth.seen.count("/.well-known/jwks.json"))
-    _let_refetch_be_due(stand)
     stand.signers = [newer, stand.signer]
     old, new = stand.bearer(), {"Authorization": f"Bearer {newer.token()}"}
     with ThreadPoolExecutor(8) as pool:
@@ -251,7 +252,6 @@ def test_a_new_key_is_fetched_when_its_first_token_comes_and_rotation_refuses_no
 
 def test_a_flood_of_unknown_keys_causes_one_fetch(make_stand) -> None:
     stand = make_stand()
-    _let_refetch_be_due(stand)
     before = stand.auth.seen.count("/.well-known/jwks.json")
     tokens = [STRANGER.token({"kid": f"{number:016x}"}) for number in range(100)]
     with ThreadPoolExecutor(8) as pool:
@@ -260,20 +260,55 @@ def test_a_flood_of_unknown_keys_causes_one_fetch(make_stand) -> None:
     assert stand.auth.seen.count("/.well-known/jwks.json") - before == 1
 
 
+def test_a_new_key_is_found_although_a_flood_of_unknown_ones_has_used_up_the_fetches(make_stand) -> None:
+    stand = make_stand()
+    newer = Signer("bbbbbbbbbbbbbbbb")
+    assert _status(stand, STRANGER.token({"kid": "f" * 16})) == 401
+    stand.signers = [newer, stand.signer]
+    eventually(lambda: newer.kid in stand.keys._keys, within_s=5)
+    assert _status(stand, newer.token()) == 200
+    assert _status(stand, stand.signer.token()) == 200
+
+
+def test_the_admins_token_is_for_the_admins_routes_only(make_stand) -> None:
+    stand = make_stand()
+    session = "0199dddd-0000-7000-8000-0000000000ad"
+    claims = {"aud": "gowebbo-admin", "sub": "admin", "role": "admin", "practice": "", "sid": session}
+    admin = {"Authorization": f"Bearer {stand.signer.token(**claims)}"}
+    for path in ("/api/v1/practices", "/api/v1/admin/practices", "/api/v1/audit"):
+        stand.auth.calls.clear()
+        assert stand.client.get(path, headers=admin).status_code != 401
+        caller = stand.auth.calls[-1].caller
+        assert (caller.role, caller.user_id, caller.session_id, caller.practice_id) == ("admin", "admin", session, "")
+    for path in (PATIENTS, "/api/v1/staff", "/api/v1/auth/sessions"):
+        answer = stand.client.get(path, headers=admin)
+        assert (answer.status_code, answer.json()["type"]) == (401, "/errors/invalid-token")
+    refused = stand.client.get("/api/v1/admin/practices", headers=stand.bearer())
+    assert refused.status_code == 401
+    assert refused.headers["www-authenticate"].startswith("Basic ")
+    for wrong in ({"role": "owner"}, {"sub": PERSON}, {"sid": "x"}, {"aud": "gowebbo-api"}, {"aud": ["gowebbo-admin"]}):
+        forged = {"Authorization": f"Bearer {stand.signer.token(**claims | wrong)}"}
+        assert stand.client.get("/api/v1/admin/practices", headers=forged).status_code == 401, wrong
+    stand.revoked.append(session)
+    eventually(lambda: stand.client.get("/api/v1/practices", headers=admin).status_code == 401, within_s=5)
+
+
+def test_an_api_key_is_for_a_practices_routes_only(stand: Stand) -> None:
+    key = new_key()
+    for path in (PATIENTS, "/api/v1/admin/practices"):
+        answer = stand.client.get(path, headers={"Authorization": f"Bearer {key}"})
+        assert answer.status_code in {401, 503}
+    assert stand.client.get(PATIENTS, headers={"Authorization": "Bearer gwk_nonsense"}).status_code == 401
+
+
 def test_a_key_that_was_withdrawn_opens_nothing_any_more(make_stand) -> None:
     """Also not for a token that was verified before."""
     stand = make_stand()
     newer = Signer("bbbbbbbbbbbbbbbb")
     assert _status(stand, token := stand.signer.token()) == 200
-    _let_refetch_be_due(stand)
     stand.signers = [newer]
     assert _status(stand, newer.token()) == 200
     assert _status(stand, token) == 401
-
-
-def _let_refetch_be_due(stand: Stand) -> None:
-    """As if half a minute had passed since the keys were fetched."""
-    stand.keys._next_fetch_at = float("-inf")
 
 
 def _status(stand: Stand, token: str) -> int:

@@ -57,7 +57,8 @@ class AccessTokens:
         keys = [Ed25519PrivateKey.from_private_bytes(derive_key(secret, _ACCESS_LABEL)) for secret in secrets]
         publics = [key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw) for key in keys]
         self._key = keys[0]
-        self._key_id = _key_id(publics[0])
+        self.key_id = _key_id(publics[0])
+        """Of the key that signs."""
         self._key_set = {"keys": [_as_jwk(public) for public in publics]}
 
     def issue(self, *, person_id: UUID, practice_id: UUID, session_id: UUID, role: str, scope: str = "") -> str:
@@ -90,7 +91,7 @@ class AccessTokens:
         return self._sign(claims)
 
     def _sign(self, claims: AccessClaims) -> str:
-        headers = {"typ": TOKEN_TYPE, "kid": self._key_id}
+        headers = {"typ": TOKEN_TYPE, "kid": self.key_id}
         return jwt.encode(claims.payload(), self._key, algorithm=ALGORITHM, headers=headers)
 
     def key_set(self) -> dict[str, list[dict[str, Any]]]:

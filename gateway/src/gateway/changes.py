@@ -6,7 +6,7 @@ good for some minutes.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from gateway.asking import Asker, NoAnswerError
@@ -42,12 +42,15 @@ class ChangeFeed:
         *,
         service: str,
         reload_s: float = float("inf"),
+        on_signing_key: Callable[[str], Awaitable[None]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`on_signing_key` is told which key the service signs tokens with, at each poll."""
         self._asker = asker
         self._listener = listener
         self._service = service
         self._reload_s = reload_s
+        self._on_signing_key = on_signing_key
         self._clock = clock
         self._after: int | None = None
         self._loaded_at = float("-inf")
@@ -97,6 +100,8 @@ class ChangeFeed:
     async def _read(self, after: int | None) -> tuple[list[Change], int, bool]:
         target = "/internal/changes" if after is None else f"/internal/changes?after={after}"
         status, answer = await self._asker.get(target, timeout_s=POLL_TIMEOUT_S)
+        if self._on_signing_key and isinstance(answer, dict) and isinstance(kid := answer.get("signing_key"), str):
+            await self._on_signing_key(kid)
         return *_parse(status, answer), bool(answer.get("reset"))
 
 

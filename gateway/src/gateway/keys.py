@@ -17,7 +17,10 @@ JWKS_PATH = "/.well-known/jwks.json"
 FETCH_TIMEOUT_S = 2.0
 REFRESH_EVERY_S = 300.0
 REFETCH_AFTER_S = 30.0
-"""An unknown `kid` causes at most one fetch in this time: a flood of made-up ones doesn't reach auth-service."""
+"""Unknown `kid`s cause at most one fetch in this time: a flood of made-up ones doesn't reach auth-service.
+
+A new key is found nevertheless: auth-service names it whenever it is polled for changes (`announced`).
+"""
 RETRY_AFTER_S = 1.0
 _ED25519_BYTES = 32
 _log = get_logger()
@@ -51,11 +54,18 @@ class KeyRing:
         """The key, None if there is none of that name. Raises UnavailableError while that can't be known."""
         found = self._keys.get(kid)
         if found is None and self._clock() >= self._next_fetch_at:
-            await self._fetch_once()
+            self._next_fetch_at = self._clock() + REFETCH_AFTER_S
+            if not await self._fetch_once():
+                self._next_fetch_at = self._clock() + RETRY_AFTER_S
             found = self._keys.get(kid)
         if found is None and self._failing:
             raise UnavailableError(retry_after_s=2)
         return found
+
+    async def announced(self, kid: str) -> None:
+        """Fetches the keys if the one that signs now isn't known."""
+        if kid not in self._keys:
+            await self._fetch_once()
 
     async def _fetch_once(self) -> bool:
         """One fetch at a time; everybody who needs it waits for the same one."""
@@ -71,13 +81,11 @@ class KeyRing:
             if not self._failing:
                 _log.warning("jwks_unavailable")
             self._failing = True
-            self._next_fetch_at = self._clock() + RETRY_AFTER_S
             return False
         if document != self.document:
             self._keys, self.document = keys, document
             self.generation += 1
         self._failing = False
-        self._next_fetch_at = self._clock() + REFETCH_AFTER_S
         return True
 
 

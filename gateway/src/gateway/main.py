@@ -71,7 +71,9 @@ def create_app(settings: Settings) -> Gateway:
     [auth], [tenant] = askers[Service.AUTH], askers[Service.TENANT]
     keys = KeyRing(auth)
     revocations, directory = Revocations(), Directory(tenant)
-    sessions_feed = ChangeFeed(auth, revocations, service=Service.AUTH.value, reload_s=RELOAD_S)
+    sessions_feed = ChangeFeed(
+        auth, revocations, service=Service.AUTH.value, reload_s=RELOAD_S, on_signing_key=keys.announced
+    )
     shards_feed = ChangeFeed(tenant, directory, service=Service.TENANT.value)
     authenticator = Authenticator(
         verifier=TokenVerifier(keys, revocations),

@@ -19,9 +19,16 @@ MAX_CHANGES = 10_000
 """In one answer; the next poll goes on behind the last one."""
 
 
-def changes_answer(changes: Iterable[dict[str, Any]], *, last: int, is_reset: bool) -> Response:
-    """`{"changes", "last", "reset"?}`: `last` is to be asked after next, `reset` tells to forget what was known."""
+def changes_answer(
+    changes: Iterable[dict[str, Any]], *, last: int, is_reset: bool, signing_key: str | None = None
+) -> Response:
+    """`{"changes", "last", "reset"?}`: `last` is to be asked after next, `reset` tells to forget what was known.
+
+    `signing_key` is the id of the key that tokens are signed with now: gateways fetch it before they need it.
+    """
     document: dict[str, Any] = {"changes": list(changes), "last": last}
+    if signing_key:
+        document["signing_key"] = signing_key
     if is_reset:
         document["reset"] = True
     return Response(orjson.dumps(document), media_type="application/json")

@@ -52,4 +52,6 @@ async def find_api_key(digest: Digest, rules: RulesDep) -> Response:
 @router.get("/changes")
 async def show_changes(rules: RulesDep, after: Annotated[int | None, Query(ge=0, le=2**63 - 1)] = None) -> Response:
     news = await rules.revocations.after(after)
-    return changes_answer(map(asdict, news.changes), last=news.last, is_reset=news.is_reset)
+    return changes_answer(
+        map(asdict, news.changes), last=news.last, is_reset=news.is_reset, signing_key=rules.access_tokens.key_id
+    )
