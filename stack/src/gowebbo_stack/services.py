@@ -15,6 +15,7 @@ CENTRAL_DATABASE = "gowebbo"
 _EMBEDDED_DEFAULTS = {
     "BCRYPT_COST": "10",
     "SIGNUPS_PER_ADDRESS": "0",
+    "PASSWORD_MAILS_PER_ADDRESS": "0",
     "LOGIN_FAILURES_PER_ADDRESS": "100",  # everybody on this machine has one address
 }
 _EMBEDDED_SENDER = "mail@gowebbo.example"
