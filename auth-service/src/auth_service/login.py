@@ -83,7 +83,16 @@ class LoggingIn:
 
     def _ask_to_verify(self, account: Account, origin: Origin) -> None:
         with self._database.engine.begin() as connection:
-            person = people.find_person(connection, account.person_id)
+            note(
+                connection,
+                Action.LOGGED_IN,
+                origin,
+                practice_id=account.practice_id,
+                person_id=account.person_id,
+                outcome=FAILURE,
+                detail={"email": "not verified"},
+            )
+            person = people.lock_person(connection, account.person_id)
             if person is not None:
                 send_verification(connection, person, account.practice_id, origin)
 

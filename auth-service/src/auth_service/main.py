@@ -99,6 +99,7 @@ def _rules(settings: Settings, database: Database, *, hasher: PasswordHasher, si
         access_tokens=access_tokens,
         refresh_tokens=RefreshTokens(settings.jwt_secrets),
         life_s=settings.refresh_expire_in,
+        unverified_may_work=settings.unverified_may_work,
     )
     throttle = LoginThrottle(failures_per_address=settings.login_failures_per_address)
     second_factors = SecondFactors(database, sealing=Sealing(settings.jwt_secrets), throttle=throttle)

@@ -7,8 +7,15 @@ from sqlalchemy import Connection
 
 from auth_service.auditing import FAILURE, Action, note
 from auth_service.database import Database
-from auth_service.exceptions import InvalidRefreshTokenError, NoSessionError, UnknownPracticeError, UnknownSessionError
+from auth_service.exceptions import (
+    EmailNotVerifiedError,
+    InvalidRefreshTokenError,
+    NoSessionError,
+    UnknownPracticeError,
+    UnknownSessionError,
+)
 from auth_service.origin import Origin
+from auth_service.paging import Page, page_of, position_in
 from auth_service.storage import accounts, changes, practices, sessions
 from auth_service.storage.accounts import Account
 from auth_service.storage.sessions import LiveSession, Session
@@ -37,12 +44,19 @@ class Sessions:
     """The life of sessions, in their table and in their tokens."""
 
     def __init__(
-        self, database: Database, *, access_tokens: AccessTokens, refresh_tokens: RefreshTokens, life_s: int
+        self,
+        database: Database,
+        *,
+        access_tokens: AccessTokens,
+        refresh_tokens: RefreshTokens,
+        life_s: int,
+        unverified_may_work: bool,
     ) -> None:
         self._database = database
         self._access_tokens = access_tokens
         self._refresh_tokens = refresh_tokens
         self._life_s = life_s
+        self._unverified_may_work = unverified_may_work
 
     def open(
         self,
@@ -53,7 +67,11 @@ class Sessions:
         second_factor: bool,
         action: Action = Action.LOGGED_IN,
     ) -> Tokens:
-        """A new session, within the caller's transaction; `second_factor` says whether one was shown."""
+        """A new session, within the caller's transaction; `second_factor` says whether one was shown.
+
+        Raises EmailNotVerifiedError.
+        """
+        self._admit(account)
         session_id = new_id()
         sessions.insert_session(
             connection,
@@ -76,7 +94,10 @@ class Sessions:
         return self._tokens(account, session_id, generation=0, is_limited=is_limited)
 
     async def refresh(self, token: str, origin: Origin) -> Tokens:
-        """The next tokens; a re-used one ends its session. Raises InvalidRefreshTokenError, PracticeSuspendedError."""
+        """The next tokens; a re-used one ends its session.
+
+        Raises InvalidRefreshTokenError, PracticeSuspendedError, EmailNotVerifiedError.
+        """
         session_id, generation = self._refresh_tokens.read(token)
         session = await self._database.run(self._rotate, session_id, generation, origin)
         if session is None:
@@ -92,14 +113,14 @@ class Sessions:
     async def switch(self, practice_id: UUID, origin: Origin) -> Tokens:
         """Another session, in another practice of the caller; the one that asks goes on.
 
-        Raises NoSessionError, UnknownPracticeError, PracticeSuspendedError.
+        Raises NoSessionError, UnknownPracticeError, PracticeSuspendedError, EmailNotVerifiedError.
         """
         person_id = _person_of(origin)
         return await self._database.run(self._switch, person_id, practice_id, origin)
 
-    async def list_own(self, origin: Origin) -> list[LiveSession]:
-        """The caller's live sessions, in all practices. Raises NoSessionError."""
-        return await self._database.run(self._list, _person_of(origin))
+    async def list_own(self, origin: Origin, *, limit: int, cursor: str | None) -> Page[LiveSession]:
+        """The caller's live sessions, in all practices. Raises NoSessionError, MalformedCursorError."""
+        return await self._database.run(self._list, _person_of(origin), origin.session_id, limit, position_in(cursor))
 
     async def end_one(self, session_id: UUID, origin: Origin) -> None:
         """Ends one of the caller's sessions. Raises NoSessionError, UnknownSessionError."""
@@ -125,9 +146,10 @@ class Sessions:
                 connection, account, origin, second_factor=asking.has_second_factor, action=Action.SWITCHED
             )
 
-    def _list(self, person_id: UUID) -> list[LiveSession]:
+    def _list(self, person_id: UUID, current: UUID | None, limit: int, before: UUID | None) -> Page[LiveSession]:
         with self._database.engine.begin() as connection:
-            return sessions.list_live(connection, person_id)
+            found = sessions.list_live(connection, person_id, current=current, before=before, limit=limit + 1)
+        return page_of(found, limit, lambda session: session.id)
 
     def _end_own(self, person_id: UUID, session_id: UUID | None, origin: Origin) -> bool:
         with self._database.engine.begin() as connection:
@@ -148,6 +170,7 @@ class Sessions:
                 return None
             if session.practice_status == practices.SUSPENDED:
                 raise PracticeSuspendedError
+            self._admit(session)
             if generation == session.generation:
                 sessions.rotate_session(connection, session_id, life_s=self._life_s, address=origin.address)
                 return replace(session, generation=generation + 1)
@@ -171,6 +194,10 @@ class Sessions:
         with self._database.engine.begin() as connection:
             note(connection, Action.LOGGED_OUT, origin, target=str(session_id))
             _revoke(connection, session_id)
+
+    def _admit(self, holder: Account | Session) -> None:
+        if not (holder.is_verified or self._unverified_may_work):
+            raise EmailNotVerifiedError
 
     def _tokens(self, holder: Account | Session, session_id: UUID, *, generation: int, is_limited: bool) -> Tokens:
         """`is_limited`: good for the own account only, until a second factor is set up."""

@@ -6,13 +6,16 @@ from uuid import UUID
 from fastapi import APIRouter, Response
 
 from auth_service.dependencies import OriginDep, RulesDep
-from auth_service.handlers.shapes import picked, shown_tokens
+from auth_service.handlers.shapes import shown_page, shown_tokens
 from auth_service.models import sessions as models
 from auth_service.models.common import Done
 from shared.app import requires
+from shared.cursor import DEFAULT_LIMIT, CursorText, Limit
 from shared.envelope import success
 from shared.models import problems
 from shared.roles import Permission
+
+SESSIONS_PATH = "/api/v1/auth/sessions"
 
 router = APIRouter()
 
@@ -64,22 +67,23 @@ _OWN: dict[str, Any] = {"tags": ["sessions"], "dependencies": [requires(Permissi
 
 
 @router.get(
-    "/api/v1/auth/sessions",
+    SESSIONS_PATH,
     summary="List your sessions",
-    description="Where you are logged in, in any practice, the one used last first.",
+    description="Where you are logged in, in any practice, the newest log-in first.",
     response_model=models.SessionsFound,
-    responses=problems(401, 403, 503),
+    responses=problems(400, 401, 403, 422, 503),
     **_OWN,
 )
-async def list_sessions(rules: RulesDep, origin: OriginDep) -> Response:
-    found = await rules.sessions.list_own(origin)
-    keys = ("id", "practice_id", "device", "address", "created_at", "last_used_at", "expires_at")
-    data = [{**picked(one, keys), "current": one.id == origin.session_id} for one in found]
-    return success("Sessions fetched successfully!", {"data": data})
+async def list_sessions(
+    rules: RulesDep, origin: OriginDep, limit: Limit = DEFAULT_LIMIT, cursor: CursorText = None
+) -> Response:
+    page = await rules.sessions.list_own(origin, limit=limit, cursor=cursor)
+    keys = ("id", "practice_id", "device", "address", "created_at", "last_used_at", "expires_at", "current")
+    return shown_page("Sessions fetched successfully!", page, keys, path=SESSIONS_PATH, limit=limit)
 
 
 @router.delete(
-    "/api/v1/auth/sessions",
+    SESSIONS_PATH,
     summary="Log out everywhere",
     description="Ends all your sessions, this one too.",
     response_model=Done,
@@ -92,7 +96,7 @@ async def end_sessions(rules: RulesDep, origin: OriginDep) -> Response:
 
 
 @router.delete(
-    "/api/v1/auth/sessions/{session_id}",
+    f"{SESSIONS_PATH}/{{session_id}}",
     summary="End one of your sessions",
     description="Its tokens are refused within seconds.",
     response_model=Done,

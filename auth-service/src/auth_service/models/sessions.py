@@ -43,7 +43,7 @@ class AdminLoggedIn(Success):
 
 
 class SessionShown(BaseModel):
-    """A session; `current` is the one that asks."""
+    """A session. `device` is what the client calls itself; `current` is the one that asks."""
 
     id: UUID
     practice_id: UUID
@@ -55,11 +55,14 @@ class SessionShown(BaseModel):
     current: bool
 
 
-class SessionsList(BaseModel):
+class SessionPage(BaseModel):
+    """A page; `next_cursor` is there when more follow."""
+
     data: list[SessionShown]
+    next_cursor: str | None = None
 
 
 class SessionsFound(Success):
-    """The caller's live sessions, the one used last first."""
+    """The caller's live sessions, the newest log-in first."""
 
-    result: SessionsList
+    result: SessionPage

@@ -21,7 +21,7 @@ from sqlalchemy import (
     update,
 )
 
-from auth_service.schema import interval, memberships, practices, sessions
+from auth_service.schema import interval, memberships, people, practices, sessions
 from auth_service.storage.accounts import Account
 
 
@@ -37,6 +37,7 @@ class Session:
     lacks_second_factor: bool
     """Whether the practice wants a second factor of this role that wasn't shown in this session."""
     has_second_factor: bool
+    is_verified: bool
     generation: int
     is_alive: bool
     is_in_grace: bool
@@ -92,6 +93,7 @@ def lock_session(connection: Connection, session_id: UUID, *, grace_s: int) -> S
             practices.c.status,
             and_(memberships.c.role == any_(practices.c.second_factor_roles), sessions.c.second_factor_at.is_(None)),
             sessions.c.second_factor_at.is_not(None),
+            people.c.email_verified_at.is_not(None),
             sessions.c.generation,
             _is_live(),
             func.coalesce(sessions.c.rotated_at > func.now() - interval(grace_s), False),
@@ -104,6 +106,7 @@ def lock_session(connection: Connection, session_id: UUID, *, grace_s: int) -> S
             ),
         )
         .join(practices, practices.c.id == sessions.c.practice_id)
+        .join(people, people.c.id == sessions.c.person_id)
         .where(sessions.c.id == session_id)
         .with_for_update(of=sessions)
     ).first()
@@ -147,24 +150,27 @@ class LiveSession:
     expires_at: datetime
     device: str
     address: str
+    current: bool
+    """Whether it is the one that asks."""
 
 
-def list_live(connection: Connection, person_id: UUID) -> list[LiveSession]:
-    """The person's sessions that could be used, the one used last first."""
-    rows = connection.execute(
-        select(
-            sessions.c.id,
-            sessions.c.practice_id,
-            sessions.c.created_at,
-            sessions.c.last_used_at,
-            sessions.c.expires_at,
-            sessions.c.user_agent,
-            sessions.c.address,
-        )
-        .where(sessions.c.person_id == person_id, _is_live())
-        .order_by(sessions.c.last_used_at.desc(), sessions.c.id.desc())
-    )
-    return [LiveSession(*row) for row in rows]
+def list_live(
+    connection: Connection, person_id: UUID, *, current: UUID | None, before: UUID | None, limit: int
+) -> list[LiveSession]:
+    """The person's sessions that could be used, the newest first; `before` is the last one of the page before."""
+    query = select(
+        sessions.c.id,
+        sessions.c.practice_id,
+        sessions.c.created_at,
+        sessions.c.last_used_at,
+        sessions.c.expires_at,
+        sessions.c.user_agent,
+        sessions.c.address,
+        sessions.c.id.is_not_distinct_from(current),
+    ).where(sessions.c.person_id == person_id, _is_live())
+    if before is not None:
+        query = query.where(sessions.c.id < before)
+    return [LiveSession(*row) for row in connection.execute(query.order_by(sessions.c.id.desc()).limit(limit))]
 
 
 def revoke_sessions(
@@ -175,8 +181,11 @@ def revoke_sessions(
     but: UUID | None = None,
     practice_id: UUID | None = None,
 ) -> list[tuple[UUID, UUID]]:
-    """Ends live sessions of a person: one, all but one, those in a practice. What ended, each with its practice."""
-    condition = [sessions.c.person_id == person_id, _is_live()]
+    """Ends sessions of a person: one, all but one, those in a practice. What ended, each with its practice.
+
+    Expired ones too: an access token may outlive its session.
+    """
+    condition = [sessions.c.person_id == person_id, sessions.c.revoked_at.is_(None)]
     if only is not None:
         condition.append(sessions.c.id == only)
     if but is not None:
