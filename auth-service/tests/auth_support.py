@@ -269,6 +269,18 @@ class Central:
         """Actions and outcomes of the audit, in their order."""
         return self.rows("SELECT action, outcome FROM auth.audit ORDER BY id")
 
+    def add_people(self, count: int) -> None:
+        """Copies of the only person, `known1@example.com` and so on: many accounts for the price of one hash."""
+        self.rows(
+            "WITH one AS (SELECT name, password FROM auth.people), copies AS ("
+            " INSERT INTO auth.people (id, email, email_key, name, password)"
+            " SELECT gen_random_uuid(), mail, mail, name, password"
+            " FROM one, generate_series(1, %s) n, concat('known', n, '@example.com') mail RETURNING id)"
+            " INSERT INTO auth.memberships (person_id, practice_id, role)"
+            " SELECT copies.id, practices.id, 'owner' FROM copies, auth.practices",
+            count,
+        )
+
     def age_signups(self) -> None:
         """Makes what is being provisioned look abandoned."""
         self.rows("UPDATE auth.practices SET created_at = created_at - interval '1 minute'")

@@ -111,6 +111,7 @@ def auth_settings(database_settings, tenant, redis_server) -> Callable[..., Sett
             "jwt_secret": JWT_SECRET,
             "bcrypt_cost": 10,
             "signups_per_address": 0,
+            "password_mails_per_address": 0,
             "tenant_service_url": tenant.url,
             "redis_host": redis_server.host,
             "redis_port": redis_server.port,

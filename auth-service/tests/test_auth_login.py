@@ -112,10 +112,13 @@ def test_many_devices_of_one_account_log_in_at_once(client, practice):
         assert set(threads.map(lambda _: client.log_in().status_code, range(20))) == {200}
 
 
-def test_livez_answers_while_log_ins_hash(start_auth, central):
-    """A share of the processor is enough for it, and it waits for no log-in."""
+def test_livez_answers_while_a_hundred_log_ins_hash(start_auth, central):
+    """It waits for no log-in: of a hundred answers 99 take less than one log-in does on an idle machine."""
     client = start_auth(bcrypt_cost=12).client
     client.sign_up()
+    begin = time.perf_counter()
+    assert client.log_in().status_code == 200
+    one_log_in_s = time.perf_counter() - begin
     finished = threading.Event()
     latencies_s = []
 
@@ -126,18 +129,16 @@ def test_livez_answers_while_log_ins_hash(start_auth, central):
             latencies_s.append(time.perf_counter() - begin)
             finished.wait(0.01)
 
-    with ThreadPoolExecutor(51) as threads:
+    with ThreadPoolExecutor(101) as threads:
         watching = threads.submit(watch)
-        begin = time.perf_counter()
         try:
-            statuses = set(threads.map(lambda n: client.log_in(f"nobody{n}@example.com").status_code, range(20)))
+            statuses = set(threads.map(lambda n: client.log_in(f"nobody{n}@example.com").status_code, range(100)))
         finally:
             finished.set()
-        hashing_s = time.perf_counter() - begin
         watching.result()
     assert statuses <= {401, 503, 429}
-    assert len(latencies_s) >= 10
-    assert statistics.median(latencies_s) < hashing_s / 10
+    assert len(latencies_s) >= 100
+    assert statistics.quantiles(latencies_s, n=100)[98] < one_log_in_s
 
 
 def test_more_than_the_pool_can_hash_in_time_is_refused_with_503(start_auth, monkeypatch):

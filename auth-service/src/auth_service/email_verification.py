@@ -4,12 +4,12 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from auth_service.auditing import Action, note
+from auth_service.auditing import FAILURE, Action, note
 from auth_service.database import Database
 from auth_service.exceptions import MailTokenError, NoSessionError, TooManyMailsError
 from auth_service.mailing import announce
 from auth_service.origin import Origin
-from auth_service.storage import mail_tokens, people
+from auth_service.storage import accounts, mail_tokens, people
 from auth_service.storage.mail_tokens import Purpose
 from auth_service.storage.people import Person
 from shared.events import EMAIL_UNVERIFIED
@@ -39,13 +39,16 @@ class EmailVerification:
         with self._database.engine.begin() as connection:
             found = mail_tokens.use_token(connection, token, Purpose.VERIFY_EMAIL)
             if found is None or not people.mark_verified(connection, found.person_id, email_key=found.email_key):
+                note(connection, Action.EMAIL_VERIFIED, origin, outcome=FAILURE)
                 return False
-            note(connection, Action.EMAIL_VERIFIED, origin, person_id=found.person_id)
+            account = accounts.find_account(connection, found.email_key)
+            practice_id = account.practice_id if account else None
+            note(connection, Action.EMAIL_VERIFIED, origin, practice_id=practice_id, person_id=found.person_id)
             return True
 
     def _send_again(self, person_id: UUID, practice_id: UUID, origin: Origin) -> None:
         with self._database.engine.begin() as connection:
-            person = people.find_person(connection, person_id)
+            person = people.lock_person(connection, person_id)
             if person is None:
                 raise NoSessionError
             if not person.is_verified and not send_verification(connection, person, practice_id, origin):
@@ -53,7 +56,7 @@ class EmailVerification:
 
 
 def send_verification(connection: Connection, person: Person, practice_id: UUID, origin: Origin) -> bool:
-    """Mails a token within the caller's transaction; false when that was done often enough lately."""
+    """Mails a token to a locked person, within the caller's transaction; false when that was done often enough."""
     asked = mail_tokens.count_tokens(connection, person.id, Purpose.VERIFY_EMAIL, within_s=MAILS_WITHIN_S)
     if asked >= MOST_MAILS:
         return False

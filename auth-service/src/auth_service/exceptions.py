@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from shared.errors import NotFoundError, ServiceError, TooManyRequestsError, UnavailableError
+from shared.errors import NotFoundError, ServiceError, TooManyRequestsError, UnavailableError, ValidationFailedError
 
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="gowebbo"'}
 
@@ -87,6 +87,14 @@ class MailTokenError(ServiceError):
     """Unknown, used, revoked or expired: one answer for all of them."""
 
     error, status, title = "token-not-valid", 400, "This link or code is no longer valid"
+
+
+class GuessablePasswordError(ValidationFailedError):
+    """The new password is what somebody would try who knows its owner."""
+
+    def __init__(self) -> None:
+        fault = {"field": "password", "message": "This is the e-mail or the name; choose another password."}
+        super().__init__("One or more values are not acceptable.", faults=[fault])
 
 
 class EmailNotVerifiedError(ServiceError):

@@ -7,17 +7,19 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from auth_service.address_limit import AddressLimit
-from auth_service.auditing import FAILURE, Action, note
+from auth_service.auditing import FAILURE, SUCCESS, Action, note
+from auth_service.common_passwords import is_one_of
 from auth_service.database import Database
-from auth_service.exceptions import MailTokenError, NoSessionError, WrongCredentialsError
+from auth_service.exceptions import GuessablePasswordError, MailTokenError, NoSessionError, WrongCredentialsError
 from auth_service.mailing import announce, readable
 from auth_service.origin import Origin
 from auth_service.passwords import PasswordHasher
 from auth_service.storage import accounts, changes, mail_tokens, people, sessions
 from auth_service.storage.accounts import Account
-from auth_service.storage.mail_tokens import MailToken, Purpose
+from auth_service.storage.mail_tokens import Purpose
 from auth_service.storage.people import Person
 from auth_service.throttle import LoginThrottle
 from shared.changes import SESSION_REVOKED
@@ -50,14 +52,18 @@ class PasswordChange:
         """
         self._limit.admit(origin.address)
         account = await self._database.run(self._find, email_key)
-        if account is not None:
-            self._begin(self._send(email_key, account, origin))
+        self._begin(self._send(email_key, account, origin))
 
     async def reset(self, token: str, password: str, origin: Origin) -> None:
-        """The token's owner has this password, and no session any more. Raises MailTokenError, HashingBusyError."""
+        """The token's owner has this password, and no session any more.
+
+        Raises MailTokenError, GuessablePasswordError, HashingBusyError.
+        """
         # before the hash, which is dear: a flood of wrong tokens must not keep log-ins waiting
-        if await self._database.run(self._find_token, token) is None:
+        person = await self._database.run(self._find_owner, token, origin)
+        if person is None:
             raise MailTokenError
+        _refuse_guessable(password, person)
         hashed = await self._hasher.hash(password)
         if not await self._database.run(self._reset, token, hashed, origin):
             raise MailTokenError
@@ -65,7 +71,7 @@ class PasswordChange:
     async def change(self, current: str, password: str, origin: Origin) -> None:
         """The caller has another password and only this session.
 
-        Raises NoSessionError, WrongCredentialsError, TooManyFailuresError, HashingBusyError.
+        Raises NoSessionError, WrongCredentialsError, TooManyFailuresError, GuessablePasswordError, HashingBusyError.
         """
         person = await self._database.run(self._find_person, origin.person_id)
         if person is None:
@@ -74,6 +80,7 @@ class PasswordChange:
             if not await self._hasher.verify(current, person.password):
                 await self._database.run(self._note_failure, origin)
                 raise WrongCredentialsError
+        _refuse_guessable(password, person)
         hashed = await self._hasher.hash(password)
         if not await self._database.run(self._change, person, hashed, origin):
             raise WrongCredentialsError  # somebody changed it meanwhile
@@ -87,10 +94,13 @@ class PasswordChange:
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 
-    async def _send(self, email_key: str, account: Account, origin: Origin) -> None:
+    async def _send(self, email_key: str, account: Account | None, origin: Origin) -> None:
         try:
-            await self._database.run(self._prepare_mail, email_key, account.practice_id, origin)
-        except ServiceError as fault:  # the person will ask again
+            if account is None:
+                await self._database.run(self._note_unknown, origin)
+            else:
+                await self._database.run(self._prepare_mail, email_key, account.practice_id, origin)
+        except (ServiceError, SQLAlchemyError) as fault:  # the person will ask again
             _log.warning("password_mail_not_prepared", **describe_fault(fault))
 
     def _find(self, email_key: str) -> Account | None:
@@ -103,24 +113,39 @@ class PasswordChange:
         with self._database.engine.begin() as connection:
             return people.find_person(connection, person_id)
 
-    def _find_token(self, token: str) -> MailToken | None:
+    def _note_unknown(self, origin: Origin) -> None:
         with self._database.engine.begin() as connection:
-            return mail_tokens.find_token(connection, token, Purpose.RESET_PASSWORD)
+            note(connection, Action.PASSWORD_FORGOTTEN, origin, outcome=FAILURE)
+
+    def _find_owner(self, token: str, origin: Origin) -> Person | None:
+        with self._database.engine.begin() as connection:
+            found = mail_tokens.find_token(connection, token, Purpose.RESET_PASSWORD)
+            if found is None:
+                note(connection, Action.PASSWORD_RESET, origin, outcome=FAILURE)
+                return None
+            return people.find_person(connection, found.person_id)
 
     def _prepare_mail(self, email_key: str, practice_id: UUID, origin: Origin) -> None:
         with self._database.engine.begin() as connection:
-            person = people.find_person_by_email(connection, email_key)
+            found = people.find_person_by_email(connection, email_key)
+            # locked, so that of several calls at once one counts what the others sent
+            person = people.lock_person(connection, found.id) if found else None
             if person is None:
                 return
-            purpose = Purpose.RESET_PASSWORD
-            asked = mail_tokens.count_tokens(connection, person.id, purpose, within_s=MAILS_WITHIN_S)
+            asked = mail_tokens.count_tokens(connection, person.id, Purpose.RESET_PASSWORD, within_s=MAILS_WITHIN_S)
             if asked >= MOST_MAILS:
-                return
-            mail_tokens.revoke_tokens(connection, person.id, purpose)
-            token = mail_tokens.add_token(connection, purpose, person_id=person.id, email_key=email_key)
-            named = {"name": person.name, "email": person.email}
-            announce(connection, PASSWORD_FORGOTTEN, origin, practice_id=practice_id, **named, token=token)
-            note(connection, Action.PASSWORD_FORGOTTEN, origin, practice_id=practice_id, person_id=person.id)
+                outcome = FAILURE
+            else:
+                outcome = SUCCESS
+                _mail_token(connection, person, practice_id, origin)
+            note(
+                connection,
+                Action.PASSWORD_FORGOTTEN,
+                origin,
+                practice_id=practice_id,
+                person_id=person.id,
+                outcome=outcome,
+            )
 
     def _reset(self, token: str, hashed: str, origin: Origin) -> bool:
         with self._database.engine.begin() as connection:
@@ -151,6 +176,20 @@ class PasswordChange:
     def _note_failure(self, origin: Origin) -> None:
         with self._database.engine.begin() as connection:
             note(connection, Action.PASSWORD_CHANGED, origin, outcome=FAILURE)
+
+
+def _refuse_guessable(password: str, person: Person) -> None:
+    if is_one_of(password, person.email, person.name):
+        raise GuessablePasswordError
+
+
+def _mail_token(connection: Connection, person: Person, practice_id: UUID, origin: Origin) -> None:
+    """The only good token of a locked person, in a mail."""
+    purpose = Purpose.RESET_PASSWORD
+    mail_tokens.revoke_tokens(connection, person.id, purpose)
+    token = mail_tokens.add_token(connection, purpose, person_id=person.id, email_key=person.email_key)
+    named = {"name": person.name, "email": person.email}
+    announce(connection, PASSWORD_FORGOTTEN, origin, practice_id=practice_id, **named, token=token)
 
 
 def _replace(

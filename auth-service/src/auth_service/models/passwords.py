@@ -5,10 +5,10 @@ from typing import Annotated
 from pydantic import Field
 
 from auth_service.models.common import BodyWithEmail, GivenPassword, NewPassword
-from shared.models import StrictBody
+from shared.models import PlainText, StrictBody
 
-MailToken = Annotated[str, Field(min_length=1, max_length=200)]
-"""What a mail brought. Of any form: a wrong one is wrong, not invalid."""
+MailToken = Annotated[PlainText, Field(min_length=1, max_length=200)]
+"""What a mail brought, perhaps copied with a space. Of any form: a wrong one is wrong, not invalid."""
 
 
 class ForgotBody(BodyWithEmail):

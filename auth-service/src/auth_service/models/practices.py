@@ -6,6 +6,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from auth_service.common_passwords import is_one_of
 from auth_service.models.common import BodyWithEmail, NewPassword, Role
 from shared.models import PlainText, StrictBody, Success
 
@@ -19,7 +20,7 @@ class SignUpBody(BodyWithEmail):
     @field_validator("password")
     @classmethod
     def _is_no_name(cls, password: str, info: ValidationInfo) -> str:
-        if password.casefold() in {str(info.data.get(name, "")).casefold() for name in ("email", "name")}:
+        if is_one_of(password, info.data.get("email", ""), info.data.get("name", "")):
             raise PydanticCustomError("guessable_password", "This is the e-mail or the name; choose another password")
         return password
 
