@@ -129,8 +129,9 @@ def test_guessing_a_known_persons_password_by_an_invitation_is_throttled(client,
 
 def test_a_new_person_needs_a_good_password(client, invite):
     _, token = invite()
-    for password in ("short", "password123"):
-        answer = client.call("POST", f"{INVITATIONS}/accept", {"token": token, "name": "Ann", "password": password})
+    for password in ("short", "password123", "ANN@example.com", "ann margaret"):
+        body = {"token": token, "name": "Ann Margaret", "password": password}
+        answer = client.call("POST", f"{INVITATIONS}/accept", body)
         assert refusal(answer) == (422, "validation")
         assert answer.json()["errors"][0]["field"] == "password"
         assert password not in answer.text

@@ -11,9 +11,11 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from auth_service.auditing import FAILURE, Action, note
+from auth_service.common_passwords import is_one_of
 from auth_service.database import Database
 from auth_service.exceptions import (
     AlreadyMemberError,
+    GuessablePasswordError,
     InvitationOpenError,
     MailTokenError,
     NoSessionError,
@@ -82,7 +84,9 @@ class Invitations:
         # before any hash, which is dear: a flood of wrong tokens must not keep log-ins waiting
         invitation, known = await self._database.run(self._find, body.token)
         if known is None:
-            hashed = await self._hasher.hash(require_new_password(body.password))
+            if is_one_of(require_new_password(body.password), invitation.email, body.name):
+                raise GuessablePasswordError
+            hashed = await self._hasher.hash(body.password)
             person = Person(new_id(), body.name, invitation.email, invitation.email_key, hashed, is_verified=True)
             await self._database.run(partial(self._accept, body.token, invitation, person, origin, is_new=True))
             return invitation

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.staticfiles import StaticFiles
 
+from gateway.account_pages import add_account_pages
 from gateway.documents import MergedDocument
 from gateway.keys import KeyRing
 from shared.app import READING, Readiness, add_health_routes, install_error_handlers
@@ -67,4 +68,5 @@ def create_pages(
         return page
 
     pages.mount(STATIC_PATH, StaticFiles(directory=_STATIC_FILES))
+    add_account_pages(pages)
     return pages
