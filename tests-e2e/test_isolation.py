@@ -1,6 +1,7 @@
 """Nobody reaches a stranger's patients: not with a stranger's ids, not with forged headers, not in PostgreSQL."""
 
 import itertools
+from collections import defaultdict
 from collections.abc import Callable
 
 import psycopg2
@@ -52,6 +53,25 @@ def databases(stack: EmbeddedStack, practice: Practice, other_practice: Practice
 # ids
 
 
+_LISTS = {
+    "/api/v1/staff": "person_id",
+    "/api/v1/staff/invitations": "invitation_id",
+    "/api/v1/api-keys": "key_id",
+    "/api/v1/auth/sessions": "session_id",
+}
+"""Where a practice sees what it has, and what the API document calls its ids."""
+
+
+def _owned_by(practice: Practice) -> dict[str, str]:
+    """An id of each kind of thing that a practice has beside patients."""
+    invited = practice.call(
+        "POST", "/api/v1/staff/invitations", json={"email": f"i-{practice.email}", "role": "auditor"}
+    )
+    made = practice.call("POST", "/api/v1/api-keys", json={"name": "Lab", "permissions": ["patients:read"]})
+    assert (invited.status_code, made.status_code) == (201, 201)
+    return {name: practice.get(path).json()["result"]["data"][0]["id"] for path, name in _LISTS.items()}
+
+
 def test_a_foreign_id_is_answered_like_an_unknown_one_on_every_route(
     api: Api, practice: Practice, other_practice: Practice
 ) -> None:
@@ -62,15 +82,20 @@ def test_a_foreign_id_is_answered_like_an_unknown_one_on_every_route(
         (method, "/".join("{patient_id}" if part.startswith("{") else part for part in path.split("/")))
         for method, path in routes
     }
+    owned = _owned_by(practice) | {"patient_id": patient["id"]}
     for method, path in routes:
-        body = {"json": PATIENT} if method in {"PUT", "PATCH"} else {}
-        foreign = other_practice.call(method, _fill(path, patient["id"]), **body)
+        sent = {"role": "auditor"} if path.startswith("/api/v1/staff/") else PATIENT
+        body = {"json": sent} if method in {"PUT", "PATCH"} else {}
+        # the admin's routes take other ids: those of servers and jobs
+        foreign = other_practice.call(method, path.format_map(defaultdict(lambda: patient["id"], owned)), **body)
         unknown = other_practice.call(method, _fill(path, new_uuid()), **body)
         # no practice's token opens the admin's door, whatever is behind it
         assert foreign.status_code == (401 if path.startswith("/api/v1/admin/") else 404), (method, path)
         assert without_instance(foreign) == without_instance(unknown), (method, path)
         assert set(foreign.headers) == set(unknown.headers), (method, path)
     assert practice.get(patient_path(patient["id"])).json()["result"] == patient
+    for path, name in _LISTS.items():
+        assert owned[name] in {one["id"] for one in practice.get(path).json()["result"]["data"]}, name
 
 
 def test_a_deleted_patient_of_a_stranger_cannot_be_restored(practice: Practice, other_practice: Practice) -> None:

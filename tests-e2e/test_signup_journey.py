@@ -1,11 +1,13 @@
 """The main job: a practice signs up, gets a database and a mail, logs in and works with its patients."""
 
+import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import jwt
-from e2e_api import LOGIN, PATIENTS, PRACTICES, SIGNUP, Api, Practice, assert_success, patient_path
+from e2e_api import LOGIN, PATIENTS, PRACTICES, SIGNUP, Api, Practice, assert_success, new_sign_up, patient_path
 from e2e_stack import EmbeddedStack, Mailbox, column, rows, with_database
 
 MAIL_TIMEOUT_S = 10
@@ -101,10 +103,21 @@ def test_the_welcome_mail_arrives_as_text_and_html_with_the_practices_name(
     assert len(mailbox.sent_to(joined.email)) == 1
 
 
+def _signed_up(api: Api) -> httpx.Response:
+    """What was refused for lack of time (503) left nothing behind, so a client tries again."""
+    body = new_sign_up()
+    for _ in range(10):
+        answer = api.post(SIGNUP, json=body)
+        if answer.status_code != 503:
+            break
+        time.sleep(int(answer.headers["Retry-After"]))
+    return answer
+
+
 def test_fifty_parallel_sign_ups_all_succeed(api: Api, stack: EmbeddedStack, superuser_dsn: str) -> None:
     """The template is never in use, concurrency is bounded; every one gets its own database and role."""
     with ThreadPoolExecutor(PARALLEL_SIGN_UPS) as pool:
-        answers = list(pool.map(lambda _: api.sign_up(), range(PARALLEL_SIGN_UPS)))
+        answers = list(pool.map(lambda _: _signed_up(api), range(PARALLEL_SIGN_UPS)))
     assert [answer.status_code for answer in answers] == [201] * PARALLEL_SIGN_UPS
     ids = {answer.json()["result"]["id"] for answer in answers}
     listed = {one["id"]: one for one in stack.command_json("practices", "list")}
