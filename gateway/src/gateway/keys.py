@@ -44,6 +44,10 @@ class KeyRing:
         """Whether there are keys to check tokens with."""
         return bool(self._keys)
 
+    @property
+    def _is_fetching(self) -> bool:
+        return self._fetch is not None and not self._fetch.done()
+
     async def run(self) -> None:
         """Keeps the keys fresh until cancelled."""
         while True:
@@ -53,7 +57,10 @@ class KeyRing:
     async def key(self, kid: str) -> Ed25519PublicKey | None:
         """The key, None if there is none of that name. Raises UnavailableError while that can't be known."""
         found = self._keys.get(kid)
-        if found is None and self._clock() >= self._next_fetch_at:
+        if found is None and self._is_fetching:
+            await self._fetch_once()  # which waits for the one under way
+            found = self._keys.get(kid)
+        elif found is None and self._clock() >= self._next_fetch_at:
             self._next_fetch_at = self._clock() + REFETCH_AFTER_S
             if not await self._fetch_once():
                 self._next_fetch_at = self._clock() + RETRY_AFTER_S
