@@ -14,6 +14,7 @@ from auth_service.config import DatabaseSettings, Settings
 from auth_service.database import Database
 from auth_service.main import create_app
 from auth_service.migrations import migrate
+from auth_service.shared_failures import PREFIX
 from shared.events import STREAM
 
 
@@ -105,6 +106,10 @@ def stream(redis_server) -> Iterator[redis.Redis]:
 @pytest.fixture
 def auth_settings(database_settings, tenant, redis_server) -> Callable[..., Settings]:
     """Settings of the service for this test; arguments replace what they name."""
+
+    with redis.Redis.from_url(redis_server.url) as throttles:  # what another test counted
+        for key in throttles.scan_iter(f"{PREFIX}*"):
+            throttles.delete(key)
 
     def make(**changed) -> Settings:
         chosen = {

@@ -9,7 +9,8 @@ import pytest
 import redis
 from auth_support import NOTIFIER, wait_for
 
-from auth_service.relay import BATCH, Relay, connect_redis
+from auth_service.redis_clients import connect_redis
+from auth_service.relay import BATCH, Relay
 from auth_service.storage import outbox
 from gowebbo_stack.testing import running_redis
 from shared.events import PRACTICE_REGISTERED, STREAM, Event

@@ -58,7 +58,7 @@ async def _rules(request: Request) -> Rules:
 async def _origin(
     request: Request,
     caller: CallerDep,
-    user_agent: Annotated[str, Header(alias="user-agent", include_in_schema=False)] = "",
+    user_agent: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Origin:
     return origin_of(caller, user_agent=user_agent, request_id=str(request.scope["state"]["request_id"]))
 

@@ -25,7 +25,8 @@ from auth_service.passwords import PasswordHasher
 from auth_service.policy import Policy
 from auth_service.receipts import Receipts
 from auth_service.reconciler import EVERY_S, FORGET_EVERY_S, Reconciler
-from auth_service.relay import POLL_S, Relay, connect_redis
+from auth_service.redis_clients import connect_redis, connect_throttle
+from auth_service.relay import POLL_S, Relay
 from auth_service.revocations import Revocations
 from auth_service.sealing import Sealing
 from auth_service.second_factor import RESEAL_EVERY_S, SecondFactors
@@ -54,7 +55,8 @@ def create_app(settings: Settings) -> FastAPI:
         on_registered=event_waits.set,
         on_undone=shard_waits.set,
     )
-    rules = _rules(settings, database, hasher=hasher, signing_up=signing_up)
+    throttle = LoginThrottle(failures_per_address=settings.login_failures_per_address, redis=connect_throttle(settings))
+    rules = _rules(settings, database, hasher=hasher, throttle=throttle, signing_up=signing_up)
     redis = connect_redis(settings)
     relay = Relay(database, redis)
     reconciler = Reconciler(database, shards=shards, changes_kept_s=2 * rules.revocations.relevant_s)
@@ -75,6 +77,7 @@ def create_app(settings: Settings) -> FastAPI:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
         await rules.password_change.close()
+        await throttle.close()
         await shards.close()
         await asyncio.to_thread(hasher.close)
         await asyncio.to_thread(database.close)
@@ -92,7 +95,9 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _rules(settings: Settings, database: Database, *, hasher: PasswordHasher, signing_up: SigningUp) -> Rules:
+def _rules(
+    settings: Settings, database: Database, *, hasher: PasswordHasher, throttle: LoginThrottle, signing_up: SigningUp
+) -> Rules:
     access_tokens = AccessTokens(settings.jwt_secrets, life_s=settings.token_expire_in)
     sessions = Sessions(
         database,
@@ -101,7 +106,6 @@ def _rules(settings: Settings, database: Database, *, hasher: PasswordHasher, si
         life_s=settings.refresh_expire_in,
         unverified_may_work=settings.unverified_may_work,
     )
-    throttle = LoginThrottle(failures_per_address=settings.login_failures_per_address)
     second_factors = SecondFactors(database, sealing=Sealing(settings.jwt_secrets), throttle=throttle)
     logging_in = LoggingIn(
         database,

@@ -3,10 +3,7 @@
 from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from auth_service.config import Settings
 from auth_service.database import Database
 from auth_service.storage import outbox
 from shared.events import MAX_STREAM_ENTRIES, STREAM
@@ -14,20 +11,7 @@ from shared.logs import get_logger
 
 POLL_S = 1.0
 BATCH = 100
-_REDIS_TIMEOUT_S = 2.0
 _log = get_logger()
-
-
-def connect_redis(settings: Settings) -> redis.Redis:
-    """A client that gives up after seconds and leaves the repeating to the relay. Connects on first use."""
-    return redis.Redis(
-        host=settings.redis_host,
-        port=settings.redis_port,
-        password=settings.redis_pass.get_secret_value() or None,
-        socket_timeout=_REDIS_TIMEOUT_S,
-        socket_connect_timeout=_REDIS_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-    )
 
 
 class Relay:

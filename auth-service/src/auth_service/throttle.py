@@ -1,6 +1,7 @@
 """Failed log-ins are counted here, by account and by address, whether or not the account exists.
 
-In the memory of one process; a class with the same `attempt` may count for all replicas.
+In the memory of this process, and in Redis for all replicas (`shared_failures.py`): both have to let a try begin, so
+that a Redis that is away or emptied gives nobody more tries here.
 """
 
 import asyncio
@@ -8,10 +9,13 @@ import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
+from redis.asyncio import Redis
+
 from auth_service.exceptions import HashingBusyError, TooManyFailuresError, WrongCredentialsError
+from auth_service.shared_failures import Counted, SharedFailures
 from shared.addresses import limited_as
 
 FAILURES_PER_ACCOUNT = 5
@@ -28,17 +32,42 @@ _RETRY_AFTER_S = 5
 class LoginThrottle:
     """Lets as many tries at a password begin as may still fail; the others wait for their outcome."""
 
-    def __init__(self, *, failures_per_address: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        failures_per_address: int,
+        redis: Redis | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Without `redis` this process counts alone."""
         self._accounts = _FailureCounter(FAILURES_PER_ACCOUNT, clock)
         self._addresses = _FailureCounter(failures_per_address, clock)
+        self._failures_per_address = failures_per_address
+        self._shared = redis and SharedFailures(
+            redis, window_s=WINDOW_S, first_block_s=FIRST_BLOCK_S, longest_block_s=LONGEST_BLOCK_S
+        )
 
     @asynccontextmanager
     async def attempt(self, account: str, address: str) -> AsyncIterator[None]:
         """One try; a WrongCredentialsError inside is a failure. Raises TooManyFailuresError, HashingBusyError."""
-        async with self._addresses.attempt(limited_as(address)), self._accounts.attempt(account):
+        source = limited_as(address)
+        async with AsyncExitStack() as tries:
+            await tries.enter_async_context(self._addresses.attempt(source))
+            await tries.enter_async_context(self._accounts.attempt(account))
+            if self._shared:
+                counted = (
+                    Counted("address", source, self._failures_per_address, is_forgiven=False),
+                    Counted("account", account, FAILURES_PER_ACCOUNT, is_forgiven=True),
+                )
+                await tries.enter_async_context(self._shared.attempt(counted, wait_s=MAX_WAIT_S))
             yield
         # only the account: whoever knows one password must not get free tries at others
         self._accounts.forgive(account)
+
+    async def close(self) -> None:
+        """Closes the connections to Redis."""
+        if self._shared:
+            await self._shared.close()
 
 
 @dataclass(slots=True, eq=False)
