@@ -5,6 +5,7 @@ the client sent, never decoded: what needs decoding to look like a route is none
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -124,6 +125,8 @@ Methods = Mapping[str, Route]
 class RouteTable:
     """Finds what stands at an address: literal ones in a dictionary, the few with an id by one expression each.
 
+    Expressions are tried only where the address has the same third segment, its room: `/api/v1/patients/…`.
+
     What can be read can be asked for its head (RFC 9110, 9.1): HEAD is forwarded as the GET that it is like, and the
     server leaves the body out.
     """
@@ -138,17 +141,23 @@ class RouteTable:
             methods[route.method] = route
             if route.method == "GET":
                 methods["HEAD"] = route
-        self._patterns = tuple(
-            (re.compile(_PARAMETER.sub(lambda _: _SEGMENT, re.escape(path))), methods)
-            for path, methods in patterns.items()
-        )
+        self._patterns: defaultdict[bytes, list[tuple[re.Pattern[bytes], Methods]]] = defaultdict(list)
+        for path, methods in patterns.items():
+            expression = re.compile(_PARAMETER.sub(lambda _: _SEGMENT, re.escape(path)))
+            self._patterns[_room(path)].append((expression, methods))
 
     def match(self, raw_path: bytes) -> Methods | None:
         """The routes at this address by method, None if there are none."""
         found = self._literal.get(raw_path)
         if found is not None:
             return found
-        for pattern, methods in self._patterns:
+        for pattern, methods in self._patterns.get(_room(raw_path), ()):
             if pattern.fullmatch(raw_path):
                 return methods
         return None
+
+
+def _room(path: bytes) -> bytes:
+    """The third segment, empty if there is nothing behind it."""
+    parts = path.split(b"/", 4)
+    return parts[3] if len(parts) > 4 else b""  # noqa: PLR2004 - see above
