@@ -92,9 +92,7 @@ def _operations(api: Api) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def log_in(
-    api: Api, practice: Practice, mailbox: Mailbox, admin: tuple[str, str]
-) -> Callable[[str], str | None]:
+def log_in(api: Api, practice: Practice, mailbox: Mailbox, admin: tuple[str, str]) -> Callable[[str], str | None]:
     """The token of a new session of somebody in the practice; of the key, always the same one."""
     made = practice.call(
         "POST",
