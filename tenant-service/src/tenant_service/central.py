@@ -47,8 +47,8 @@ def central_engine(settings: DatabaseSettings, *, for_migration: bool = False) -
         },
         hide_parameters=True,
         pool_pre_ping=True,
-        pool_size=5,
-        max_overflow=5,
+        pool_size=3,  # what it takes at rest; the others are closed when they are no longer needed
+        max_overflow=7,
         pool_timeout=5,
     )
 

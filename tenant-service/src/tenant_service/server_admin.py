@@ -15,6 +15,8 @@ MAINTENANCE_DATABASE = "postgres"
 CONNECT_TIMEOUT_S = 3
 CONNECTIONS = 6
 """For one server and process: two sign-ups, an undoing, the pool, a sweep, a check. Who finds none free waits."""
+KEPT_CONNECTIONS = 2
+"""Of these; the others end with what they were opened for."""
 WAIT_FOR_CONNECTION_S = 5
 KEEPALIVE_OPTIONS = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
 """The server notices within 25 s that a machine is gone, and frees the locks it held."""
@@ -114,8 +116,9 @@ class ServerAdmin:
             connect_args=access.connect_args(),
             hide_parameters=True,
             pool_pre_ping=True,
-            pool_size=connections,
-            max_overflow=0,
+            pool_size=min(connections, KEPT_CONNECTIONS),
+            max_overflow=max(0, connections - KEPT_CONNECTIONS),
+            pool_use_lifo=True,
             pool_timeout=WAIT_FOR_CONNECTION_S,
         )
 
