@@ -16,7 +16,7 @@ from shared.logs import get_logger
 from tenant_service import migrating, shard_migration
 from tenant_service.jobs import Progress
 from tenant_service.migration_server import MigrationServer
-from tenant_service.models import ShardReport
+from tenant_service.models.shards import ShardReport
 from tenant_service.servers import ServerRegistry
 from tenant_service.shard_migration import Outcome
 from tenant_service.storage import directory, ledger

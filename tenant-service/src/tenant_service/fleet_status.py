@@ -13,7 +13,7 @@ from shared.cursor import encode_cursor
 from tenant_service import migrating, shard_migration
 from tenant_service.exceptions import ShardServerUnavailableError
 from tenant_service.listing import practice_id_in
-from tenant_service.models import ShardReport
+from tenant_service.models.shards import ShardReport
 from tenant_service.server_admin import ServerAdmin
 from tenant_service.servers import FAULTS, ServerRegistry
 from tenant_service.shard_migration import Look, explain

@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFreeError
 from shared.app import create_service_app, error_response
 from shared.errors import UnavailableError
 from shared.logs import describe_fault, get_logger
-from tenant_service import handlers, migrating
+from tenant_service import migrating
 from tenant_service.background import repeat
 from tenant_service.central import central_engine
 from tenant_service.config import Settings
@@ -21,6 +21,7 @@ from tenant_service.exceptions import ShardServerUnavailableError
 from tenant_service.fleet_migration import KIND as MIGRATE_SHARDS
 from tenant_service.fleet_migration import FleetMigration
 from tenant_service.fleet_status import FleetStatus
+from tenant_service.handlers import ROUTERS
 from tenant_service.isolation import Isolation
 from tenant_service.jobs import Jobs
 from tenant_service.provisioning import Provisioning
@@ -89,8 +90,8 @@ def create_app(settings: Settings) -> FastAPI:
     for fault_type in (OperationalError, InterfaceError, NoConnectionFreeError):
         app.add_exception_handler(fault_type, _answer_database_down)
     app.add_exception_handler(psycopg2.Error, _answer_server_refuses)
-    app.include_router(handlers.internal)
-    app.include_router(handlers.admin)
+    for router in ROUTERS:
+        app.include_router(router)
     return app
 
 
