@@ -12,6 +12,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    PrimaryKeyConstraint,
     Table,
     Text,
     Uuid,
@@ -123,4 +124,84 @@ changes = Table(
     Column("kind", Text, nullable=False),
     Column("practice_id", Uuid, nullable=False),
     Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+
+moves = Table(
+    "moves",
+    metadata,
+    Column("practice_id", Uuid, primary_key=True),
+    Column("database", Text, nullable=False),
+    Column("from_server", Text, nullable=False),
+    Column("to_server", Text, nullable=False),
+    Column("phase", Text, nullable=False),
+    Column("rows", BigInteger),
+    Column("fence_ms", Integer),
+    Column("error", Text),
+    Column("begun_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    CheckConstraint("phase IN ('copying', 'fenced', 'switched', 'rolled-back')", name="phase"),
+    comment="The last move of each practice.",
+)
+
+copies = Table(
+    "copies",
+    metadata,
+    Column("server", Text, ForeignKey("servers.key")),
+    Column("database", Text),
+    Column("practice_id", Uuid, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("job_id", Uuid, comment="Which job makes it."),
+    Column("swap_oid", BigInteger, comment="What it was when a swap of it began."),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("server", "database"),
+    CheckConstraint("origin IN ('restored', 'moved', 'swapped')", name="origin"),
+    CheckConstraint("state IN ('making', 'ready')", name="state"),
+    Index(None, "practice_id"),
+    Index(None, "expires_at"),
+    comment="Databases with a practice's data beside its live one. No practice can reach them.",
+)
+
+backup_keys = Table(
+    "backup_keys",
+    metadata,
+    Column("practice_id", Uuid, primary_key=True),
+    Column("recipient", Text, nullable=False, comment="What encrypts."),
+    Column("identity", Text, nullable=False, comment="What decrypts; itself encrypted with BACKUP_SECRET."),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    comment="Each practice's own. Without its row no backup of the practice can ever be read.",
+)
+
+backups = Table(
+    "backups",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("practice_id", Uuid, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("revision", Text, nullable=False),
+    Column("is_scheduled", Boolean, nullable=False),
+    Column("taken_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Index(None, "practice_id", "taken_at"),
+    Index(None, "sha256"),
+    comment="Files that exist as far as is known.",
+)
+
+operations = Table(
+    "operations",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="By time, as all ids."),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("action", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("practice_id", Uuid, comment="No reference: it outlives the practice."),
+    Column("target", Text, comment="What else it is about: a server, a job, a file."),
+    Column("address", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("detail", JSONB, nullable=False, server_default="{}"),
+    CheckConstraint("outcome IN ('success', 'failure')", name="outcome"),
+    comment="What the platform's admin did. Nobody changes or deletes an entry.",
 )
