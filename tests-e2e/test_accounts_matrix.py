@@ -68,6 +68,8 @@ LET_IN = {
     "POST /api/v1/admin/servers": ADMIN,
     "POST /api/v1/admin/servers/{}/drain": ADMIN,
     "POST /api/v1/admin/servers/{}/open": ADMIN,
+    "POST /api/v1/admin/servers/{}/evacuate": ADMIN,
+    "POST /api/v1/admin/practices/{}/move": ADMIN,
     "DELETE /api/v1/admin/servers/{}": ADMIN,
     "GET /api/v1/admin/isolation": ADMIN,
     "GET /api/v1/admin/shards": ADMIN,

@@ -47,6 +47,9 @@ class NoProgress(Progress):
     def note(self, done: int, total: int) -> None:
         self.noted.append((done, total))
 
+    def keep_going(self) -> None:
+        """Nothing stops it."""
+
 
 def migrate(fleet: Fleet, **arguments: Any) -> dict[str, Any]:
     """What a run leads to."""

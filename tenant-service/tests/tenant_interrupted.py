@@ -3,7 +3,7 @@
 python tenant_interrupted.py <deed> <practice id, or - where there is none> <module or class>.<function> before|after
 python tenant_interrupted.py <deed> <practice id, or - where there is none> <milliseconds>
 
-Deeds: ensure, release (of a practice's shard); refill, settle (the warm pool).
+Deeds: ensure, release (of a practice's shard); move (it to server b); refill, settle (the warm pool).
 """
 
 import os
@@ -13,6 +13,8 @@ import sys
 import threading
 import uuid
 from typing import Any
+
+from migration_stand import NoProgress
 
 from tenant_service.config import Settings
 from tenant_service.main import create_app
@@ -46,6 +48,8 @@ def main() -> None:
         interrupt(*where)
     if practice_id == "-":
         getattr(app.state.pool, deed)()
+    elif deed == "move":
+        app.state.moving.move(uuid.UUID(practice_id), "b", NoProgress())
     else:
         getattr(app.state.provisioning, deed)(uuid.UUID(practice_id))
     os._exit(0)

@@ -101,6 +101,8 @@ ROUTES = (
     Route("POST", "/api/v1/admin/servers/{id}/drain", Service.TENANT, Access.ADMIN),
     Route("POST", "/api/v1/admin/servers/{id}/open", Service.TENANT, Access.ADMIN),
     Route("DELETE", "/api/v1/admin/servers/{id}", Service.TENANT, Access.ADMIN),
+    Route("POST", "/api/v1/admin/servers/{id}/evacuate", Service.TENANT, Access.ADMIN),
+    Route("POST", "/api/v1/admin/practices/{id}/move", Service.TENANT, Access.ADMIN),
     Route("GET", "/api/v1/admin/isolation", Service.TENANT, Access.ADMIN),
     Route("GET", "/api/v1/admin/shards", Service.TENANT, Access.ADMIN),
     Route("GET", "/api/v1/admin/shards/status", Service.TENANT, Access.ADMIN),

@@ -89,6 +89,20 @@ def follow(admin: Admin, job: dict[str, Any], *, tell: Callable[[int, int], None
     return job
 
 
+def move(admin: Admin, practice_id: UUID, to: str, *, tell: Callable[[int, int], None]) -> dict[str, Any]:
+    """Move a practice to another server and return what came out."""
+    job = follow(admin, admin.post(f"practices/{practice_id}/move", {"to": to}), tell=tell)
+    result: dict[str, Any] = job["result"]
+    return result
+
+
+def evacuate(admin: Admin, key: str, *, tell: Callable[[int, int], None]) -> list[dict[str, Any]]:
+    """Move every practice off a drained server; return the moves."""
+    path = f"servers/{quote(key, safe='')}/evacuate"
+    moves: list[dict[str, Any]] = follow(admin, admin.post(path), tell=tell)["result"]["moves"]
+    return moves
+
+
 def add_server(admin: Admin, key: str, **place: str | int | None) -> list[dict[str, Any]]:
     """Add a server, or change one that is known, and return every server."""
     admin.post("servers", {"key": key} | {name: value for name, value in place.items() if value is not None})

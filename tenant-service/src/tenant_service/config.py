@@ -97,6 +97,9 @@ class Settings(ServiceSettings, DatabaseSettings):
     migrations_per_server: int = Field(
         default=2, ge=1, le=16, description="Shards of one server that are migrated at once."
     )
+    copies_kept_hours: float = Field(
+        default=72, gt=0, le=24 * 366, description="How long a copy beside the live shard is kept, in hours."
+    )
     reconcile_every_s: float = Field(
         default=10,
         gt=0,

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from tenant_service.fleet_status import FleetStatus
 from tenant_service.isolation import Isolation
 from tenant_service.jobs import Jobs
+from tenant_service.moving import Moving
 from tenant_service.provisioning import Provisioning
 from tenant_service.server_registration import ServerRegistration
 from tenant_service.servers import ServerRegistry
@@ -49,6 +50,11 @@ def _jobs(request: Request) -> Jobs:
     return jobs
 
 
+def _moving(request: Request) -> Moving:
+    moving: Moving = request.app.state.moving
+    return moving
+
+
 def _fleet_status(request: Request) -> FleetStatus:
     status: FleetStatus = request.app.state.fleet_status
     return status
@@ -76,6 +82,7 @@ Registration = Annotated[ServerRegistration, Depends(_registration)]
 Isolating = Annotated[Isolation, Depends(_isolation)]
 Provisioner = Annotated[Provisioning, Depends(_provisioning)]
 JobBook = Annotated[Jobs, Depends(_jobs)]
+Mover = Annotated[Moving, Depends(_moving)]
 Status = Annotated[FleetStatus, Depends(_fleet_status)]
 MakingSlots = Annotated[Slots, Depends(_making)]
 UndoingSlots = Annotated[Slots, Depends(_undoing)]

@@ -57,3 +57,19 @@ class ServerUnsuitableError(ServiceError):
 
 class PreparationRefusedError(Exception):
     """The server can't be prepared; the message says what is missing."""
+
+
+class FenceLeakyError(Exception):
+    """A session of the shard's role could not be ended."""
+
+
+class DeedRefusedError(Exception):
+    """A job can't be done as things are; the message says why, for the operator."""
+
+
+class DeedPostponedError(Exception):
+    """A job can't go on now; it is tried again."""
+
+
+class MoveRefusedError(ServiceError):
+    error, status, title = "move-refused", 409, "This practice can't be moved there"

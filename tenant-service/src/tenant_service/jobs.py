@@ -19,7 +19,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFreeError
 from shared.ids import new_id
 from shared.logs import describe_fault, get_logger
 from tenant_service.central import Lock, locked_by_session
-from tenant_service.exceptions import JobUnderWayError, JobUnknownError
+from tenant_service.exceptions import DeedPostponedError, DeedRefusedError, JobUnderWayError, JobUnknownError
 from tenant_service.storage import jobs as storage
 from tenant_service.storage.jobs import UNFINISHED, Job
 
@@ -44,11 +44,15 @@ class Progress:
 
     def note(self, done: int, total: int) -> None:
         """So many of so many are done. Raises StoppingError, and OperationalError when the job's lock is lost."""
-        if self._stopping.is_set():
-            raise StoppingError
+        self.keep_going()
         if time.monotonic() - self._noted_at >= PROGRESS_EVERY_S or done == total:
             storage.note_progress(self._connection, self._job_id, done=done, total=total)
             self._noted_at = time.monotonic()
+
+    def keep_going(self) -> None:
+        """Raises StoppingError when the process ends."""
+        if self._stopping.is_set():
+            raise StoppingError
 
 
 Deed = Callable[[Mapping[str, Any], Progress], Any]
@@ -56,7 +60,7 @@ Deed = Callable[[Mapping[str, Any], Progress], Any]
 
 
 class Jobs:
-    """Adds, finds and does jobs. One of each kind is unfinished at a time."""
+    """Adds, finds and does jobs. One of each kind is unfinished at a time, or one of each kind for each practice."""
 
     def __init__(self, engine: Engine, deeds: Mapping[str, Deed]) -> None:
         self._engine = engine
@@ -67,7 +71,7 @@ class Jobs:
         """A new job, or the unfinished one that is the same. Raises JobUnderWayError when it has other arguments."""
         with self._engine.begin() as connection:
             storage.lock_kinds(connection)
-            job = storage.unfinished_of_kind(connection, kind)
+            job = storage.unfinished_of_kind(connection, kind, practice_id=arguments.get("practice_id"))
             if job is None:
                 job_id = new_id()
                 storage.insert_job(connection, kind, arguments, job_id=job_id)
@@ -108,6 +112,12 @@ class Jobs:
                 return
             except _LOST:
                 raise
+            except DeedPostponedError as fault:
+                _log.warning("job_postponed", job=str(job.id), **describe_fault(fault.__cause__ or fault))
+                return
+            except DeedRefusedError as fault:
+                _log.warning("job_refused", job=str(job.id), reason=str(fault))
+                storage.finish_job(connection, job.id, error=str(fault))
             except Exception as fault:  # noqa: BLE001 - whatever it is, it would be so again
                 _log.error("job_failed", job=str(job.id), **describe_fault(fault))
                 storage.finish_job(connection, job.id, error=f"It failed unexpectedly: {type(fault).__name__}.")

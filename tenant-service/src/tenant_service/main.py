@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import psycopg2
 from fastapi import FastAPI, Request, Response
@@ -17,6 +18,8 @@ from tenant_service import migrating
 from tenant_service.background import repeat
 from tenant_service.central import central_engine
 from tenant_service.config import Settings
+from tenant_service.draining import KIND as EVACUATE_SERVER
+from tenant_service.draining import Draining
 from tenant_service.exceptions import ShardServerUnavailableError
 from tenant_service.fleet_migration import KIND as MIGRATE_SHARDS
 from tenant_service.fleet_migration import FleetMigration
@@ -24,6 +27,8 @@ from tenant_service.fleet_status import FleetStatus
 from tenant_service.handlers import ROUTERS
 from tenant_service.isolation import Isolation
 from tenant_service.jobs import Jobs
+from tenant_service.moving import KIND as MOVE_PRACTICE
+from tenant_service.moving import Moving
 from tenant_service.provisioning import Provisioning
 from tenant_service.reconciliation import Reconciler
 from tenant_service.server_registration import ServerRegistration
@@ -34,6 +39,8 @@ from tenant_service.warm_pool import ROUND_EVERY_S, WarmPool
 REFRESH_SERVERS_EVERY_S = 3.0
 """A server that is back takes practices so soon."""
 LOOK_FOR_JOBS_EVERY_S = 0.5
+JOBS_AT_ONCE = 3
+"""So that a practice's move need not wait for the fleet's migration."""
 _log = get_logger()
 
 
@@ -42,7 +49,11 @@ def create_app(settings: Settings) -> FastAPI:
     engine = central_engine(settings)
     servers = ServerRegistry(engine, settings)
     migration = FleetMigration(engine, servers, workers=settings.migrations_per_server)
-    jobs = Jobs(engine, {MIGRATE_SHARDS: migration.run})
+    moving = Moving(
+        engine, servers, shard_key=settings.shard_keys[0], kept_for=timedelta(hours=settings.copies_kept_hours)
+    )
+    draining = Draining(engine, servers, moving)
+    jobs = Jobs(engine, {MIGRATE_SHARDS: migration.run, MOVE_PRACTICE: moving.run, EVACUATE_SERVER: draining.run})
     fleet_status = FleetStatus(engine, servers)
     making, undoing = Slots(settings.clones_in_parallel), Slots(1)
     claimed = asyncio.Event()
@@ -55,7 +66,10 @@ def create_app(settings: Settings) -> FastAPI:
         tasks = (
             asyncio.create_task(repeat(servers.refresh, name="servers", every_s=REFRESH_SERVERS_EVERY_S)),
             asyncio.create_task(repeat(pool.refill, name="warm pool", every_s=ROUND_EVERY_S, wanted=claimed)),
-            asyncio.create_task(repeat(jobs.do_waiting, name="jobs", every_s=LOOK_FOR_JOBS_EVERY_S)),
+            *(
+                asyncio.create_task(repeat(jobs.do_waiting, name="jobs", every_s=LOOK_FOR_JOBS_EVERY_S))
+                for _ in range(JOBS_AT_ONCE)
+            ),
             asyncio.create_task(repeat(reconciler.sweep, name="reconciler", every_s=settings.reconcile_every_s)),
         )
         yield
@@ -83,7 +97,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     reconciler = Reconciler(engine, servers, provisioning, pool, metrics=metrics)
     app.state.engine, app.state.servers, app.state.provisioning = engine, servers, provisioning
-    app.state.jobs, app.state.fleet_status = jobs, fleet_status
+    app.state.jobs, app.state.fleet_status, app.state.moving = jobs, fleet_status, moving
     app.state.pool, app.state.making, app.state.undoing, app.state.claimed = pool, making, undoing, claimed
     app.state.isolation = Isolation(engine, servers, provisioning, settings)
     app.state.registration = ServerRegistration(engine, servers, settings)

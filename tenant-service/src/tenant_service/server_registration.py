@@ -80,6 +80,13 @@ class ServerRegistration:
         """The server, which takes new practices again. Raises ServerUnknownError."""
         return self._set_state(key, ServerState.OPEN)
 
+    def require_draining(self, key: str) -> None:
+        """Raises ServerUnknownError, ServerConflictError unless the server is being drained."""
+        with self._engine.begin() as connection:
+            server = _find(connection, key)
+        if server.state is not ServerState.DRAINING:
+            raise ServerConflictError(f"Server {key} is {server.state}: drain it first.")
+
     def remove(self, key: str) -> None:
         """Forgets a drained server that holds nothing. Raises ServerUnknownError, ServerConflictError."""
         with self._engine.begin() as connection:
@@ -90,7 +97,11 @@ class ServerRegistration:
             if server.state is not ServerState.DRAINING:
                 raise ServerConflictError(f"Server {key} is {server.state}: drain it first.")
             if registry.is_used(connection, key):
-                left = f"practices ({server.practices})" if server.practices else "shards that are being dropped: wait"
+                left = (
+                    f"practices ({server.practices})"
+                    if server.practices
+                    else "copies, or shards that are being dropped: wait"
+                )
                 raise ServerConflictError(f"Server {key} still holds {left}.")
             registry.remove_server(connection, key)
         self._servers.forget(key)

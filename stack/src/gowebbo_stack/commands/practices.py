@@ -12,6 +12,8 @@ from gowebbo_stack.commands.terminal import (
     as_admin,
     confirm,
     counting,
+    fail,
+    moving_bar,
     print_json,
     print_outcome,
     print_rows,
@@ -49,6 +51,30 @@ def resume(practice_id: PracticeId, *, as_json: AsJson = False, url: Url = None,
     from gowebbo_stack import operations  # noqa: PLC0415
 
     print_outcome(as_admin(url, lambda admin: operations.resume(admin, practice_id)), as_json=as_json)
+
+
+@app.command()
+def move(
+    practice_id: PracticeId,
+    *,
+    to: Annotated[str, typer.Option(help="The key of the server it goes to, as `servers list` shows it.")],
+    as_json: AsJson = False,
+    url: Url = None,
+    yes: Yes = False,
+) -> None:
+    """Move a practice to another server while it works. Exit code 1 when it was rolled back to where it was.
+
+    Its calls wait or are refused for a moment (503 with Retry-After); nothing that was acknowledged is lost.
+    """
+    from gowebbo_stack import operations  # noqa: PLC0415
+
+    confirm(f"Move practice {practice_id} to server {to}?", yes=yes)
+    with moving_bar("Moving") as tell:
+        outcome = as_admin(url, lambda admin: operations.move(admin, practice_id, to, tell=tell))
+    reason = outcome.pop("reason", None)
+    print_outcome(outcome, as_json=as_json)
+    if outcome["result"] != "moved":
+        fail(f"The practice is where it was: {reason}")
 
 
 @app.command("verify-isolation")

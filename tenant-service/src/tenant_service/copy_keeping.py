@@ -1,0 +1,28 @@
+"""The end of a copy: its database goes only if it bears a copy's stamp, whatever the directory says."""
+
+from sqlalchemy import Engine
+
+from shared.logs import get_logger
+from tenant_service import shard_database
+from tenant_service.servers import ServerRegistry
+from tenant_service.storage import copies
+from tenant_service.storage.copies import Copy
+
+_log = get_logger()
+
+
+def drop_copy(engine: Engine, servers: ServerRegistry, copy: Copy) -> bool:
+    """Drops a copy's database and forgets the copy; false when the database turned out to be none.
+
+    Then it is forgotten too: the reconciler sees to what nobody owns. Raises what servers.FAULTS lists.
+    """
+    with servers.admin(copy.server).locked(copy.database) as session:
+        found = shard_database.find(session, copy.database)
+        is_copy = found is not None and shard_database.is_copy_of(found, copy.practice_id)
+        is_unstamped = found is not None and not found.was_claimed
+        if is_copy or is_unstamped:
+            shard_database.drop(session, copy.database)
+        with engine.begin() as connection:
+            copies.delete_copy(connection, copy.name)
+    _log.info("copy_dropped", practice_id=str(copy.practice_id), shard=str(copy.name), dropped=is_copy or is_unstamped)
+    return is_copy or is_unstamped
