@@ -1,9 +1,12 @@
 """The end of a copy: its database goes only if it bears a copy's stamp, whatever the directory says."""
 
+import uuid
+
 from sqlalchemy import Engine
 
 from shared.logs import get_logger
 from tenant_service import shard_database
+from tenant_service.exceptions import CopyUnknownError
 from tenant_service.servers import ServerRegistry
 from tenant_service.storage import copies
 from tenant_service.storage.copies import Copy
@@ -26,3 +29,23 @@ def drop_copy(engine: Engine, servers: ServerRegistry, copy: Copy) -> bool:
             copies.delete_copy(connection, copy.name)
     _log.info("copy_dropped", practice_id=str(copy.practice_id), shard=str(copy.name), dropped=is_copy or is_unstamped)
     return is_copy or is_unstamped
+
+
+class CopyKeeping:
+    """A practice's copies, by their databases."""
+
+    def __init__(self, engine: Engine, servers: ServerRegistry) -> None:
+        self._engine = engine
+        self._servers = servers
+
+    def require(self, practice_id: uuid.UUID, database: str) -> Copy:
+        """The copy. Raises CopyUnknownError."""
+        with self._engine.begin() as connection:
+            copy = copies.find_copy(connection, practice_id, database)
+        if copy is None:
+            raise CopyUnknownError
+        return copy
+
+    def drop(self, practice_id: uuid.UUID, database: str) -> None:
+        """Drops it now. Raises CopyUnknownError, and what servers.FAULTS lists."""
+        drop_copy(self._engine, self._servers, self.require(practice_id, database))

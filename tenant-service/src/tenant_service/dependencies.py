@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy import Engine
 
+from tenant_service.copy_keeping import CopyKeeping
 from tenant_service.fleet_status import FleetStatus
 from tenant_service.isolation import Isolation
 from tenant_service.jobs import Jobs
@@ -55,6 +56,11 @@ def _moving(request: Request) -> Moving:
     return moving
 
 
+def _keeping(request: Request) -> CopyKeeping:
+    keeping: CopyKeeping = request.app.state.keeping
+    return keeping
+
+
 def _fleet_status(request: Request) -> FleetStatus:
     status: FleetStatus = request.app.state.fleet_status
     return status
@@ -83,6 +89,7 @@ Isolating = Annotated[Isolation, Depends(_isolation)]
 Provisioner = Annotated[Provisioning, Depends(_provisioning)]
 JobBook = Annotated[Jobs, Depends(_jobs)]
 Mover = Annotated[Moving, Depends(_moving)]
+Keeping = Annotated[CopyKeeping, Depends(_keeping)]
 Status = Annotated[FleetStatus, Depends(_fleet_status)]
 MakingSlots = Annotated[Slots, Depends(_making)]
 UndoingSlots = Annotated[Slots, Depends(_undoing)]

@@ -73,3 +73,7 @@ class DeedPostponedError(Exception):
 
 class MoveRefusedError(ServiceError):
     error, status, title = "move-refused", 409, "This practice can't be moved there"
+
+
+class CopyUnknownError(NotFoundError):
+    error, title = "copy-unknown", "The practice has no such copy"

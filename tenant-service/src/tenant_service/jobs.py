@@ -38,7 +38,7 @@ class Progress:
 
     def __init__(self, connection: Connection, job_id: uuid.UUID, stopping: threading.Event) -> None:
         self._connection = connection
-        self._job_id = job_id
+        self.job_id = job_id
         self._stopping = stopping
         self._noted_at = float("-inf")
 
@@ -46,7 +46,7 @@ class Progress:
         """So many of so many are done. Raises StoppingError, and OperationalError when the job's lock is lost."""
         self.keep_going()
         if time.monotonic() - self._noted_at >= PROGRESS_EVERY_S or done == total:
-            storage.note_progress(self._connection, self._job_id, done=done, total=total)
+            storage.note_progress(self._connection, self.job_id, done=done, total=total)
             self._noted_at = time.monotonic()
 
     def keep_going(self) -> None:

@@ -5,6 +5,7 @@ whole goes over while everybody works, and what was changed meanwhile follows, a
 """
 
 import contextlib
+import io
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ _OPTIONS = (
     f" -c extra_float_digits=1 -c bytea_output=hex {KEEPALIVE_OPTIONS}"
 )
 """Every value is written alike everywhere: rows are compared by their text."""
+_CANCELED = "57014"
 _TABLES = """
 SELECT c.relname,
   array_agg(a.attname::text ORDER BY a.attnum),
@@ -124,13 +126,13 @@ def copy_younger(source: Session, target: Session, horizon: str) -> int:
     return count
 
 
-def dump(source: Session, table: Table, file: IO[bytes]) -> None:
+def dump(source: Session, table: Table, file: IO[bytes] | io.RawIOBase) -> None:
     """A table's rows in COPY's text format."""
     with source.cursor() as cursor:
         cursor.copy_expert(_reading(table).as_string(source), file)
 
 
-def load(target: Session, table: Table, file: IO[bytes]) -> None:
+def load(target: Session, table: Table, file: IO[bytes] | io.BufferedReader) -> None:
     """Such rows into an empty table."""
     with target.cursor() as cursor:
         cursor.copy_expert(_writing(table, table.identifier).as_string(target), file)
@@ -189,10 +191,20 @@ def piped(write: Callable[[IO[bytes]], object]) -> Iterator[IO[bytes]]:
             yield end
     except BaseException as fault:
         thread.join()
-        # a reader that gave up breaks the writer's pipe: that is no fault of the writer's
-        if faults and not isinstance(faults[0], BrokenPipeError) and not isinstance(fault, psycopg2.Error):
+        # a reader that gave up breaks the writer's pipe, which is no fault of the writer's; a COPY that was
+        # cancelled gave up because of what it read
+        own = isinstance(fault, psycopg2.Error) and fault.pgcode not in {None, _CANCELED}
+        if faults and not isinstance(faults[0], BrokenPipeError) and not own:
             raise faults[0] from fault
         raise
     thread.join()
     if faults:
         raise faults[0]
+
+
+def analyze(access: Access, database: str) -> None:
+    """Lets PostgreSQL count what was just filled in, as a shard that has grown has it."""
+    with contextlib.closing(connect(access, database)) as session:
+        session.autocommit = True
+        with session.cursor() as cursor:
+            cursor.execute("VACUUM (ANALYZE)")

@@ -9,6 +9,7 @@ import time
 import uuid
 from typing import NamedTuple
 
+import psycopg2.errors
 from psycopg2 import sql
 
 from shared.shards import FLEET_STAMP, PRACTICE_STAMP, shard_password
@@ -24,6 +25,8 @@ _SET_OPTION = 160_000
 _SESSIONS_END_WITHIN_S = 5.0
 _QUIET_LOOKS = 3
 _LOOK_EVERY_S = 0.02
+_TRIES = 2
+"""PostgreSQL itself waits 5 s for others to leave a database that is renamed."""
 ROLE_SETTINGS = {
     # a group's settings aren't inherited, so each role has its own
     "statement_timeout": "5s",
@@ -36,6 +39,10 @@ _COPY_OF = "copy:"
 """Begins the stamp of a copy: it is never taken for the practice's shard, nor for one that nobody has claimed."""
 _UNKNOWN = "unknown"
 """Stamped on what is quarantined and bears no practice's stamp: it might have been a practice's."""
+_END_ALL_SESSIONS = (
+    "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid"
+    " WHERE a.datname = %s AND NOT r.rolsuper"
+)
 _FOUND = (
     "SELECT d.datname, d.datallowconn, coalesce(s.setconfig, '{}') FROM pg_database d"
     " LEFT JOIN pg_db_role_setting s ON s.setdatabase = d.oid AND s.setrole = 0"
@@ -186,6 +193,43 @@ def fence(session: AdminSession, database: str) -> None:
 def is_quiet(session: AdminSession, database: str) -> bool:
     """Whether nobody is connected as the shard's role."""
     return not session.rows("SELECT 1 FROM pg_stat_activity WHERE datname = %s AND usename = %s", (database, database))
+
+
+def oid_of(session: AdminSession, database: str) -> int | None:
+    """What the database is, whatever its name."""
+    rows = session.rows("SELECT oid::bigint FROM pg_database WHERE datname = %s", (database,))
+    return int(rows[0][0]) if rows else None
+
+
+def exchange(session: AdminSession, live: str, copy: str, *, practice_id: uuid.UUID) -> None:
+    """The copy becomes the practice's shard, and its shard the copy: in one transaction, by their names and stamps.
+
+    The shard's role, its password and its place in the directory stay as they are. Both must be fenced or closed to
+    the practice; whoever else is connected is cut off. Raises ObjectInUse for a superuser, whom nobody may cut off.
+    """
+    former, latter, between = sql.Identifier(live), sql.Identifier(copy), sql.Identifier(f"{live}_exchanged")
+    for tries_left in reversed(range(_TRIES)):
+        for database in (live, copy):
+            session.rows(_END_ALL_SESSIONS, (database,))
+        try:
+            session.run(
+                sql.SQL("ALTER DATABASE {} RENAME TO {}").format(former, between),
+                sql.SQL("ALTER DATABASE {} RENAME TO {}").format(latter, former),
+                sql.SQL("ALTER DATABASE {} RENAME TO {}").format(between, latter),
+                _stamp(copy, PRACTICE_STAMP, f"{_COPY_OF}{practice_id}"),
+                sql.SQL("REVOKE ALL ON DATABASE {} FROM {}").format(latter, former),
+                sql.SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(latter),
+                _stamp(live, PRACTICE_STAMP, str(practice_id)),
+                sql.SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(former),
+                sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(former),
+                sql.SQL("GRANT CONNECT ON DATABASE {0} TO {0}").format(former),
+            )
+        except psycopg2.errors.ObjectInUse:
+            if not tries_left:
+                raise
+            time.sleep(_LOOK_EVERY_S)
+        else:
+            return
 
 
 def lift_fence(session: AdminSession, database: str) -> None:
