@@ -35,7 +35,7 @@ class RestoreOrder(StrictBody):
 class TakeBackOrder(StrictBody):
     """Which patients are to be as they are in the copy."""
 
-    patients: list[uuid.UUID] = Field(min_length=1, max_length=1000, strict=False)
+    patients: list[Annotated[uuid.UUID, Field(strict=False)]] = Field(min_length=1, max_length=1000)
 
 
 class BackupItem(BaseModel):
