@@ -70,6 +70,8 @@ LET_IN = {
     "POST /api/v1/admin/servers/{}/open": ADMIN,
     "POST /api/v1/admin/servers/{}/evacuate": ADMIN,
     "POST /api/v1/admin/practices/{}/move": ADMIN,
+    "POST /api/v1/admin/fleet/query": ADMIN,
+    "GET /api/v1/admin/operations": ADMIN,
     "POST /api/v1/admin/practices/{}/backup": ADMIN,
     "GET /api/v1/admin/practices/{}/backups": ADMIN,
     "POST /api/v1/admin/backups/restore": ADMIN,

@@ -111,6 +111,8 @@ ROUTES = (
     Route("POST", "/api/v1/admin/practices/{id}/copies/{database}/diff", Service.TENANT, Access.ADMIN),
     Route("POST", "/api/v1/admin/practices/{id}/copies/{database}/swap", Service.TENANT, Access.ADMIN),
     Route("POST", "/api/v1/admin/practices/{id}/copies/{database}/take-back", Service.TENANT, Access.ADMIN),
+    Route("POST", "/api/v1/admin/fleet/query", Service.TENANT, Access.ADMIN),
+    Route("GET", "/api/v1/admin/operations", Service.TENANT, Access.ADMIN),
     Route("GET", "/api/v1/admin/isolation", Service.TENANT, Access.ADMIN),
     Route("GET", "/api/v1/admin/shards", Service.TENANT, Access.ADMIN),
     Route("GET", "/api/v1/admin/shards/status", Service.TENANT, Access.ADMIN),

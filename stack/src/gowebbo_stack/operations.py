@@ -99,6 +99,13 @@ def move(admin: Admin, practice_id: UUID, to: str, *, tell: Callable[[int, int],
     return result
 
 
+def ask_fleet(admin: Admin, query: str, deadline_s: float, *, tell: Callable[[int, int], None]) -> dict[str, Any]:
+    """Ask every shard one question and return what came back, and from whom."""
+    order = {"query": query, "deadline_s": deadline_s}
+    result: dict[str, Any] = follow(admin, admin.post("fleet/query", order), tell=tell)["result"]
+    return result
+
+
 def done(admin: Admin, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     """Have a job done and return its result."""
     result: dict[str, Any] = follow(admin, admin.post(path, body), tell=lambda _done, _total: None)["result"]

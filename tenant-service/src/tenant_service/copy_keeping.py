@@ -7,6 +7,7 @@ from sqlalchemy import Engine
 from shared.logs import get_logger
 from tenant_service import shard_database
 from tenant_service.exceptions import CopyUnknownError
+from tenant_service.recording import Operation, note
 from tenant_service.servers import ServerRegistry
 from tenant_service.storage import copies
 from tenant_service.storage.copies import Copy
@@ -48,4 +49,7 @@ class CopyKeeping:
 
     def drop(self, practice_id: uuid.UUID, database: str) -> None:
         """Drops it now. Raises CopyUnknownError, and what servers.FAULTS lists."""
-        drop_copy(self._engine, self._servers, self.require(practice_id, database))
+        copy = self.require(practice_id, database)
+        with self._engine.begin() as connection:  # before the deed: a database that is gone can't be noted with it
+            note(connection, Operation.COPY_DROPPED, practice_id=practice_id, target=str(copy.name))
+        drop_copy(self._engine, self._servers, copy)

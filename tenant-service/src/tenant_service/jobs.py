@@ -20,6 +20,7 @@ from shared.ids import new_id
 from shared.logs import describe_fault, get_logger
 from tenant_service.central import Lock, locked_by_session
 from tenant_service.exceptions import DeedPostponedError, DeedRefusedError, JobUnderWayError, JobUnknownError
+from tenant_service.recording import Operation, note
 from tenant_service.storage import jobs as storage
 from tenant_service.storage.jobs import UNFINISHED, Job
 
@@ -77,6 +78,13 @@ class Jobs:
                 storage.insert_job(connection, kind, arguments, job_id=job_id)
                 job = storage.find_job(connection, job_id)
                 assert job
+                note(
+                    connection,
+                    Operation.JOB_ASKED,
+                    practice_id=_practice_of(job),
+                    target=str(job.id),
+                    detail={"kind": kind, **arguments},
+                )
         if job.arguments != arguments:
             raise JobUnderWayError(f"Job {job.id} is not finished, and has other arguments.")
         return job
@@ -117,15 +125,34 @@ class Jobs:
                 return
             except DeedRefusedError as fault:
                 _log.warning("job_refused", job=str(job.id), reason=str(fault))
-                storage.finish_job(connection, job.id, error=str(fault))
+                self._finish(connection, job, error=str(fault))
             except Exception as fault:  # noqa: BLE001 - whatever it is, it would be so again
                 _log.error("job_failed", job=str(job.id), **describe_fault(fault))
-                storage.finish_job(connection, job.id, error=f"It failed unexpectedly: {type(fault).__name__}.")
+                self._finish(connection, job, error=f"It failed unexpectedly: {type(fault).__name__}.")
             else:
-                storage.finish_job(connection, job.id, result=result)
+                self._finish(connection, job, result=result)
             _log.info("job_ended", job=str(job.id))
             storage.prune_jobs(connection)
+
+    def _finish(self, connection: Connection, job: Job, *, result: Any = None, error: str | None = None) -> None:
+        """Ends it through the session that holds its lock, which fails when the lock is lost; then notes it."""
+        storage.finish_job(connection, job.id, result=result, error=error)
+        is_success = error is None and not (isinstance(result, Mapping) and result.get("result") == "rolled-back")
+        detail = {"kind": job.kind} | ({"error": error} if error else {})
+        note(
+            connection,
+            Operation.JOB_ENDED,
+            practice_id=_practice_of(job),
+            target=str(job.id),
+            is_success=is_success,
+            detail=detail,
+        )
 
     def stop(self) -> None:
         """Lets the running deed end at its next step; the job goes on in another process."""
         self._stopping.set()
+
+
+def _practice_of(job: Job) -> uuid.UUID | None:
+    practice_id = job.arguments.get("practice_id")
+    return uuid.UUID(practice_id) if practice_id else None

@@ -16,7 +16,7 @@ from shared.errors import UnavailableError
 from shared.logs import describe_fault, get_logger
 from tenant_service import backing_up as backups_deed
 from tenant_service import comparing as comparing_deed
-from tenant_service import draining, fleet_migration, migrating, restoring, swapping
+from tenant_service import draining, fleet_migration, fleet_query, migrating, restoring, swapping
 from tenant_service import moving as moving_deed
 from tenant_service.background import repeat
 from tenant_service.backing_up import BackingUp
@@ -69,6 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
         restoring.KIND: restoring.Restoring(engine, servers, keys, kept_for=kept_for).run,
         comparing_deed.DIFF_KIND: comparing.diff,
         comparing_deed.TAKE_BACK_KIND: comparing.take_back,
+        fleet_query.KIND: fleet_query.FleetQuery(engine, servers, shard_keys=settings.shard_keys).run,
         swapping.KIND: swapping.Swapping(engine, servers, comparing, kept_for=kept_for).run,
     }
     jobs = Jobs(engine, deeds)
