@@ -40,6 +40,24 @@ def resume(admin: Admin, practice_id: UUID) -> dict[str, Any]:
     return _practice_after(admin.post(f"practices/{practice_id}/resume"))
 
 
+def close(admin: Admin, practice_id: UUID, deed: str) -> dict[str, Any]:
+    """`close` a practice, or `undo-close` it."""
+    result: dict[str, Any] = admin.post(f"practices/{practice_id}/{deed}")
+    return result
+
+
+def export(admin: Admin, practice_id: UUID, folder: Path) -> dict[str, Any]:
+    """Write what a practice stored into a folder on tenant-service's machine."""
+    result: dict[str, Any] = admin.post(f"practices/{practice_id}/export", {"to": str(folder.absolute())})
+    return result
+
+
+def deletion_record(admin: Admin, practice_id: UUID) -> dict[str, Any]:
+    """Return the signed record of a closed practice."""
+    result: dict[str, Any] = admin.get(f"practices/{practice_id}/deletion-record")
+    return result
+
+
 def _practice_after(result: dict[str, Any]) -> dict[str, Any]:
     return {"practice": result["id"], "status": result["status"]}
 

@@ -56,7 +56,7 @@ class BackingUp:
         taken_at = datetime.now(UTC)
         path = folder / f"{practice_id}-{taken_at:%Y%m%dT%H%M%S%f}Z{ENDING}"
         try:
-            with _new_file(path) as file:
+            with new_file(path) as file:
                 backup = self._write(file, shard, path, taken_at, is_scheduled=is_scheduled)
         except OSError as fault:
             raise DeedRefusedError(f"{folder} can't be written to: {fault.strerror or fault}.") from fault
@@ -89,7 +89,7 @@ class BackingUp:
 
 
 @contextlib.contextmanager
-def _new_file(path: Path) -> Iterator[IO[bytes]]:
+def new_file(path: Path) -> Iterator[IO[bytes]]:
     """For its owner alone; it appears under its name once it is whole and on the disk. Raises OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")

@@ -8,6 +8,8 @@ from fastapi import Depends, Request
 from sqlalchemy import Engine
 
 from tenant_service.copy_keeping import CopyKeeping
+from tenant_service.erasing import Erasing
+from tenant_service.exporting import Exporting
 from tenant_service.fleet_status import FleetStatus
 from tenant_service.isolation import Isolation
 from tenant_service.jobs import Jobs
@@ -61,6 +63,16 @@ def _keeping(request: Request) -> CopyKeeping:
     return keeping
 
 
+def _erasing(request: Request) -> Erasing:
+    erasing: Erasing = request.app.state.erasing
+    return erasing
+
+
+def _exporting(request: Request) -> Exporting:
+    exporting: Exporting = request.app.state.exporting
+    return exporting
+
+
 def _fleet_status(request: Request) -> FleetStatus:
     status: FleetStatus = request.app.state.fleet_status
     return status
@@ -89,6 +101,8 @@ Isolating = Annotated[Isolation, Depends(_isolation)]
 Provisioner = Annotated[Provisioning, Depends(_provisioning)]
 JobBook = Annotated[Jobs, Depends(_jobs)]
 Mover = Annotated[Moving, Depends(_moving)]
+Eraser = Annotated[Erasing, Depends(_erasing)]
+Exporter = Annotated[Exporting, Depends(_exporting)]
 Keeping = Annotated[CopyKeeping, Depends(_keeping)]
 Status = Annotated[FleetStatus, Depends(_fleet_status)]
 MakingSlots = Annotated[Slots, Depends(_making)]

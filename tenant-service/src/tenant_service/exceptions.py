@@ -77,3 +77,11 @@ class MoveRefusedError(ServiceError):
 
 class CopyUnknownError(NotFoundError):
     error, title = "copy-unknown", "The practice has no such copy"
+
+
+class ShardStampedOtherwiseError(ServiceError):
+    error, status, title = "shard-stamped-otherwise", 409, "The database in the directory is not the practice's"
+
+
+class ExportRefusedError(ServiceError):
+    error, status, title = "export-refused", 409, "The export can't be written"

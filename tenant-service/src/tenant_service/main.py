@@ -25,7 +25,9 @@ from tenant_service.central import central_engine
 from tenant_service.comparing import Comparing
 from tenant_service.config import Settings
 from tenant_service.copy_keeping import CopyKeeping
+from tenant_service.erasing import Erasing
 from tenant_service.exceptions import ShardServerUnavailableError
+from tenant_service.exporting import Exporting
 from tenant_service.fleet_migration import FleetMigration
 from tenant_service.fleet_status import FleetStatus
 from tenant_service.handlers import ROUTERS
@@ -130,6 +132,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.jobs, app.state.fleet_status, app.state.moving = jobs, fleet_status, moving
     app.state.deeds, app.state.keeping, app.state.schedule = deeds, CopyKeeping(engine, servers), schedule
     app.state.pool, app.state.making, app.state.undoing, app.state.claimed = pool, making, undoing, claimed
+    app.state.erasing, app.state.exporting = Erasing(engine, servers), Exporting(engine, servers)
     app.state.isolation = Isolation(engine, servers, provisioning, settings)
     app.state.registration = ServerRegistration(engine, servers, settings)
     for fault_type in (OperationalError, InterfaceError, NoConnectionFreeError):

@@ -3,7 +3,7 @@
 import uuid
 from datetime import datetime
 from pathlib import PurePosixPath
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, Field
 
@@ -36,6 +36,14 @@ class TakeBackOrder(StrictBody):
     """Which patients are to be as they are in the copy."""
 
     patients: list[Annotated[uuid.UUID, Field(strict=False)]] = Field(min_length=1, max_length=1000)
+
+
+class ExportOrder(StrictBody):
+    """What auth-service adds to the rows, and where all of it goes."""
+
+    to: FilePath = Field(max_length=1000)
+    practice: dict[str, Any]
+    audit: list[dict[str, Any]]
 
 
 class BackupItem(BaseModel):

@@ -226,6 +226,14 @@ def move_shard(connection: Connection, practice_id: uuid.UUID, *, to: str, revis
     record_change(connection, practice_id, SHARD_MOVED)
 
 
+def erase_shard(connection: Connection, practice_id: uuid.UUID) -> None:
+    """The practice's data is gone for good: what stays is that no shard will ever be made for it."""
+    gone = {"state": ShardState.UNDONE, "server": None, "database": None, "fence": None, "updated_at": func.now()}
+    tombstone = insert(shards).values(practice_id=practice_id, **gone)
+    connection.execute(tombstone.on_conflict_do_update(index_elements=["practice_id"], set_=gone))
+    record_change(connection, practice_id, SHARD_RELEASED)
+
+
 def shards_on(connection: Connection, server: str) -> list[Shard]:
     """The shards that practices work in on a server."""
     query = select(*_SHARD).where(shards.c.server == server, shards.c.state == ShardState.READY)
