@@ -160,3 +160,4 @@ def pace(monkeypatch):
     monkeypatch.setattr("auth_service.signup.BUDGET_S", 60.0)
     monkeypatch.setattr("auth_service.passwords.MAX_WAIT_S", 30.0)
     monkeypatch.setattr("auth_service.throttle.MAX_WAIT_S", 30.0)
+    monkeypatch.setattr("auth_service.redis_clients._THROTTLE_TIMEOUT_S", 5.0)

@@ -11,6 +11,7 @@ from typing import Any, Self
 import psycopg2
 import pytest
 from migration_stand import NoProgress
+from psycopg2 import sql
 from tenant_stand import ADMIN, Tenants, execute_at, interrupted, query_at, serving, wait_for
 from two_servers import TwoServers, on_two_servers, unknown_practice
 
@@ -29,6 +30,8 @@ STEPS = [
     ("shard_database.fence", "before"),
     ("shard_database.fence", "after"),
     ("moving._prove_equal", "before"),
+    ("moving._prove_equal", "after"),
+    ("shard_copy.counts", "before"),
     ("shard_database.open_to_its_role", "before"),
     ("shard_database.open_to_its_role", "after"),
     ("storage.directory.move_shard", "after"),
@@ -194,7 +197,7 @@ def test_killed_at_random_moments_nothing_is_lost(both: TwoServers, mover: Movin
     assert_whole(both, shard, on="b", rows=rows)
 
 
-@pytest.mark.parametrize("step", ["copy_all", "copy_younger", "digests"])
+@pytest.mark.parametrize("step", ["copy_all", "copy_younger", "digests", "counts"])
 def test_a_fault_rolls_back_and_the_practice_goes_on(
     both: TwoServers, mover: Moving, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -202,8 +205,8 @@ def test_a_fault_rolls_back_and_the_practice_goes_on(
     rows = both.rows("a", str(shard.database))
     original = getattr(shard_copy, step)
 
-    def broken(*arguments: Any) -> Any:
-        original(*arguments)
+    def broken(*arguments: Any, **options: Any) -> Any:
+        original(*arguments, **options)
         raise psycopg2.OperationalError("server closed the connection unexpectedly")
 
     monkeypatch.setattr(shard_copy, step, broken)
@@ -229,6 +232,28 @@ def test_rows_that_differ_are_never_switched_to(
     outcome = mover.move(shard.practice_id, "b", NoProgress())
     assert (outcome.result, outcome.reason) == (ROLLED_BACK, "Both places don't hold the same rows.")
     assert_whole(both, shard, on="a", rows=rows)
+
+
+def test_a_row_that_goes_wrong_behind_the_fence_is_never_switched_to(
+    both: TwoServers, mover: Moving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = both.shard_on("a", patients=20)
+    original = shard_copy._taking_over
+
+    def lossy(table: Any, staged: Any) -> Any:
+        return original(table, staged) + sql.SQL("; UPDATE patients SET age = 77 WHERE name = 'late'")
+
+    fence = shard_database.fence
+
+    def late(session: Any, database: str) -> None:
+        both.execute(shard, "UPDATE patients SET name = 'late' WHERE ctid = '(0,1)'")
+        monkeypatch.setattr(shard_copy, "_taking_over", lossy)
+        fence(session, database)
+
+    monkeypatch.setattr(shard_database, "fence", late)
+    outcome = mover.move(shard.practice_id, "b", NoProgress())
+    assert (outcome.result, outcome.reason) == (ROLLED_BACK, "Both places don't hold the same rows.")
+    assert_whole(both, shard, on="a", rows=both.rows("a", str(shard.database)))
 
 
 def test_a_session_that_stays_breaks_the_move_not_the_practice(

@@ -1,4 +1,4 @@
-"""One practice to another server, while it works: bulk copy, catching up, fence, delta, proof, switch.
+"""One practice to another server, while it works: bulk copy, catching up, proof, fence, the rest and its proof, switch.
 
 The switch is one transaction of the directory. Whatever fails or dies before it leaves the practice where it was;
 whatever dies after it is only cleared up. The former place is kept for a time, as a copy.
@@ -7,10 +7,10 @@ whatever dies after it is only cleared up. The former place is kept for a time, 
 import contextlib
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg2
 from sqlalchemy import Engine
@@ -30,7 +30,7 @@ from tenant_service.jobs import Progress
 from tenant_service.provisioning import Provisioning
 from tenant_service.server_admin import AdminSession
 from tenant_service.servers import FAULTS, ServerRegistry
-from tenant_service.shard_copy import Session
+from tenant_service.shard_copy import DifferentRowsError, Session
 from tenant_service.storage import copies, directory, moves, registry
 from tenant_service.storage.copies import Copy, CopyOrigin, CopyState
 from tenant_service.storage.directory import Fence, Shard
@@ -39,17 +39,14 @@ from tenant_service.storage.registry import Server, ServerState
 
 KIND = "move-practice"
 STEPS = 5
-"""Copied, caught up, fenced, proved, switched."""
+"""Copied, caught up, proved, and so on."""
 MOVED, ROLLED_BACK = "moved", "rolled-back"
 FEW_ROWS = 500
 """So few changed rows follow behind the fence."""
 MOST_ROUNDS = 8
 _FAULTS = (*FAULTS, ShardServerUnavailableError, FenceLeakyError)
+_Seen = TypeVar("_Seen")
 _log = get_logger()
-
-
-class NotProvedError(Exception):
-    """Both databases don't hold the same rows."""
 
 
 class Outcome(NamedTuple):
@@ -120,7 +117,7 @@ class Moving:
                     moves.begin_move(connection, began)
                 outcome = self._carry(here, there, began, progress)
                 self._leave_copy(here, began)
-        except (*_FAULTS, NotProvedError, DeedRefusedError) as fault:
+        except (*_FAULTS, DifferentRowsError, DeedRefusedError) as fault:
             reason = shard_migration.explain(fault) if isinstance(fault, FAULTS) else str(fault) or type(fault).__name__
             _log.warning("move_failed", practice_id=str(practice_id), to=to, **describe_fault(fault))
             if self._cleared(practice_id, reason=reason).name.server == to:
@@ -186,12 +183,14 @@ class Moving:
                 if shard_copy.copy_younger(source, target, former) <= FEW_ROWS:
                     break
             progress.note(2, STEPS)
+            _prove_equal(shard_copy.digests, source, target)
+            progress.note(3, STEPS)
+            # what was proved stays so: behind the fence follow the rows that were written since that snapshot
             began = time.monotonic()
             self._fence(here, move)
-            former = horizon
             shard_copy.begin_snapshot(source)
-            shard_copy.copy_younger(source, target, former)
-            rows = _prove_equal(source, target)
+            shard_copy.copy_younger(source, target, horizon, proved=True)
+            rows = sum(_prove_equal(shard_copy.counts, source, target).values())
             if not shard_database.is_quiet(here, database):
                 raise FenceLeakyError("Somebody connected through the fence.")
         shard_database.open_to_its_role(
@@ -277,11 +276,11 @@ class Moving:
         return Outcome(move.rows or 0, move.fence_ms or 0, MOVED)
 
 
-def _prove_equal(source: Session, target: Session) -> int:
-    """Counts and checksums of every table, on both servers at once; how many rows. Raises NotProvedError."""
+def _prove_equal(look: Callable[[Session], dict[str, _Seen]], source: Session, target: Session) -> dict[str, _Seen]:
+    """The same look at both servers at once; what both show. Raises DifferentRowsError."""
     with ThreadPoolExecutor(1) as other:
-        there = other.submit(shard_copy.digests, target)
-        here = shard_copy.digests(source)
+        there = other.submit(look, target)
+        here = look(source)
     if here != there.result():
-        raise NotProvedError("Both places don't hold the same rows.")
-    return sum(digest.rows for digest in here.values())
+        raise DifferentRowsError
+    return here

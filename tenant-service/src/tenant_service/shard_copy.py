@@ -56,6 +56,13 @@ class Table(NamedTuple):
         return sql.SQL(", ").join(map(sql.Identifier, self.columns))
 
 
+class DifferentRowsError(Exception):
+    """Two databases that should hold the same rows don't."""
+
+    def __init__(self) -> None:
+        super().__init__("Both places don't hold the same rows.")
+
+
 class Digest(NamedTuple):
     """What tells whether two databases hold the same rows: how many, and the sum of their hashes."""
 
@@ -80,18 +87,31 @@ def tables(session: Session) -> list[Table]:
 
 def digests(session: Session) -> dict[str, Digest]:
     """Of each table, in the order of names. The order of rows doesn't matter."""
+    return {table.name: _digest(session, table, sql.SQL("{} t").format(table.identifier)) for table in tables(session)}
+
+
+def counts(session: Session) -> dict[str, int]:
+    """How many rows each table has: of what `digests` tells the part that is quick."""
     found = {}
     for table in tables(session):
         with session.cursor() as cursor:
-            cursor.execute(
-                sql.SQL(
-                    "SELECT count(*), coalesce(sum(('x' || left(md5(ROW({})::text), 16))::bit(64)::bigint::numeric), 0)"
-                    "::text FROM {}"
-                ).format(table.column_list, table.identifier)
-            )
-            ((rows, checksum),) = cursor.fetchall()
-            found[table.name] = Digest(rows, checksum)
+            cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(table.identifier))
+            ((found[table.name],),) = cursor.fetchall()
     return found
+
+
+def _digest(session: Session, table: Table, rows: sql.Composed) -> Digest:
+    """Of these rows, which are called `t`."""
+    columns = sql.SQL(", ").join(sql.Identifier("t", column) for column in table.columns)
+    with session.cursor() as cursor:
+        cursor.execute(
+            sql.SQL(
+                "SELECT count(*), coalesce(sum(('x' || left(md5(ROW({})::text), 16))::bit(64)::bigint::numeric), 0)"
+                "::text FROM {}"
+            ).format(columns, rows)
+        )
+        ((count, checksum),) = cursor.fetchall()
+    return Digest(count, checksum)
 
 
 def begin_snapshot(session: Session) -> str:
@@ -111,8 +131,11 @@ def copy_all(source: Session, target: Session) -> None:
     target.commit()
 
 
-def copy_younger(source: Session, target: Session, horizon: str) -> int:
-    """What transactions from this one on wrote, in place of what the target has; commits there. How many rows."""
+def copy_younger(source: Session, target: Session, horizon: str, *, proved: bool = False) -> int:
+    """What transactions from this one on wrote, in place of what the target has; commits there. How many rows.
+
+    With `proved` these rows are compared afterwards, on both sides. Raises DifferentRowsError.
+    """
     count = 0
     for table in tables(source):
         staged = sql.Identifier(f"younger_{table.name}")
@@ -121,9 +144,24 @@ def copy_younger(source: Session, target: Session, horizon: str) -> int:
             _stream(source, _reading(table, horizon), target, _writing(table, staged))
             cursor.execute(_taking_over(table, staged))
             count += cursor.rowcount
+            if proved:
+                _compare_younger(source, target, table, staged, horizon)
             cursor.execute(sql.SQL("DROP TABLE {}").format(staged))
     target.commit()
     return count
+
+
+def _compare_younger(source: Session, target: Session, table: Table, staged: sql.Identifier, horizon: str) -> None:
+    here = sql.SQL("{} t WHERE {}").format(table.identifier, _is_younger(horizon, of="t"))
+    key = sql.SQL(", ").join(map(sql.Identifier, table.key))
+    there = sql.SQL("{} t JOIN {} s USING ({})").format(table.identifier, staged, key)
+    if _digest(source, table, here) != _digest(target, table, there):
+        raise DifferentRowsError
+
+
+def _is_younger(horizon: str, *, of: str) -> sql.Composed:
+    """Xids are compared by their age, since they wrap around."""
+    return sql.SQL("age({}) <= age({}::xid)").format(sql.Identifier(of, "xmin"), sql.Literal(horizon))
 
 
 def dump(source: Session, table: Table, file: IO[bytes] | io.RawIOBase) -> None:
@@ -139,9 +177,9 @@ def load(target: Session, table: Table, file: IO[bytes] | io.BufferedReader) -> 
 
 
 def _reading(table: Table, horizon: str | None = None) -> sql.Composed:
-    query = sql.SQL("SELECT {} FROM {}").format(table.column_list, table.identifier)
-    if horizon is not None:  # xids are compared by their age, since they wrap around
-        query += sql.SQL(" WHERE age(xmin) <= age({}::xid)").format(sql.Literal(horizon))
+    query = sql.SQL("SELECT {} FROM {} t").format(table.column_list, table.identifier)
+    if horizon is not None:
+        query += sql.SQL(" WHERE {}").format(_is_younger(horizon, of="t"))
     return sql.SQL("COPY ({}) TO STDOUT").format(query)
 
 

@@ -90,7 +90,7 @@ class Swapping:
             directory.note_revision(connection, practice_id, migrating.head(migrating.SHARD))
             directory.lift_fence(connection, practice_id, Fence.MOVING.family)
         with contextlib.closing(shard_copy.connect(pair.live_access, live)) as source:
-            return sum(digest.rows for digest in shard_copy.digests(source).values())
+            return sum(shard_copy.counts(source).values())
 
     def _check(self, pair: Pair) -> None:
         """Only what is what it should be takes a shard's place."""
