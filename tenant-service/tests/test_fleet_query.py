@@ -288,6 +288,19 @@ def test_the_record_tells_of_servers_page_by_page_and_cannot_be_changed(fleet: F
             fleet.change(deed)
 
 
+def test_the_rows_are_forgotten_after_an_hour(fleet: Fleet, shards: list[Shard]) -> None:
+    with serving(fleet) as tenants:
+        wait_for(tenants.is_ready)
+        path = asked(tenants, query=COUNT).headers["location"]
+        wait_for(lambda: tenants.call("GET", path, caller=ADMIN).json()["result"]["result"])
+        fleet.sweep()
+        assert tenants.call("GET", path, caller=ADMIN).json()["result"]["result"]
+        fleet.change("UPDATE tenant.jobs SET updated_at = now() - interval '61 min'")
+        fleet.sweep()
+        job = tenants.call("GET", path, caller=ADMIN).json()["result"]
+        assert (job["state"], job["result"]) == ("done", None)
+
+
 def test_a_refused_question_has_a_reason(fleet: Fleet) -> None:
     with pytest.raises(DeedRefusedError, match="one statement"):
         ask(fleet, "select 1; select 2")

@@ -22,7 +22,7 @@ from tenant_service.exceptions import ShardServerUnavailableError
 from tenant_service.provisioning import Provisioning
 from tenant_service.servers import FAULTS, ServerRegistry
 from tenant_service.shard_database import StampedDatabase
-from tenant_service.storage import changes, copies, directory, warm
+from tenant_service.storage import changes, copies, directory, jobs, warm
 from tenant_service.storage.directory import ShardState
 from tenant_service.storage.warm import WarmState
 from tenant_service.warm_pool import WarmPool
@@ -87,6 +87,7 @@ class Reconciler:
             with self._engine.begin() as connection:
                 fleet_id = directory.fleet_id(connection)
                 changes.prune_changes(connection)
+                jobs.prune_jobs(connection)
             deeds.update(self._judge(self._look(fleet_id)))
             deeds.update(self._pool.settle())
             deeds.update(self._drop_copies())

@@ -12,6 +12,9 @@ from tenant_service.central import Lock
 from tenant_service.schema import jobs
 
 FINISHED_KEPT = timedelta(days=7)
+ROWS_KEPT = timedelta(hours=1)
+WITH_ROWS = ("fleet-query",)
+"""Kinds whose results may hold what practices stored: long enough for whoever asked, and no longer."""
 
 
 class JobState(StrEnum):
@@ -96,6 +99,8 @@ def _change(connection: Connection, job_id: uuid.UUID, **values: Any) -> None:
 
 
 def prune_jobs(connection: Connection) -> None:
-    """Deletes what ended long ago."""
+    """Deletes what ended long ago, and sooner the results that hold rows."""
     ended = jobs.c.state.not_in(UNFINISHED)
+    over = ended & jobs.c.kind.in_(WITH_ROWS) & (jobs.c.updated_at < func.now() - ROWS_KEPT)
+    connection.execute(update(jobs).where(over, jobs.c.result.is_not(None)).values(result=null()))
     connection.execute(delete(jobs).where(ended, jobs.c.updated_at < func.now() - FINISHED_KEPT))
