@@ -5,7 +5,7 @@ PACKAGES := shared gateway auth-service tenant-service patient-service notifier 
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint bench bench-growth bench-migrate bench-neighbour bench-signup lock clean-data
+.PHONY: help up test lint bench bench-growth bench-lifecycle bench-migrate bench-neighbour bench-signup lock clean-data
 
 help: ## what can be done here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ bench-migrate: $(INSTALLED) ## measure a migration over 1,000 shards (about 8 mi
 
 bench-neighbour: $(INSTALLED) ## measure what a practice notices of another one's flood; writes bench/neighbour.md
 	@$(VENV)/bin/python bench/neighbour.py
+
+bench-lifecycle: $(INSTALLED) ## measure moves, backups, restores and questions to the fleet; writes bench/lifecycle.md
+	@$(VENV)/bin/python bench/lifecycle.py
 
 bench-signup: $(INSTALLED) ## measure sign-ups with and without shards made ahead (about 15 min, 25 GB); writes bench/signup.md
 	@$(VENV)/bin/python bench/signup.py

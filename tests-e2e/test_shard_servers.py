@@ -114,7 +114,7 @@ def test_a_server_joins_takes_practices_dies_and_comes_back(fleet: EmbeddedStack
     ) == [(True,)]
 
     assert fleet.command_json("practices", "verify-isolation")["ok"] is True
-    drained = servers(fleet.command_json("servers", "drain", "a"))
+    drained = servers(fleet.command_json("servers", "drain", "a", "--keep"))
     assert drained["a"]["state"] == "draining"
     late = [Practice.join(api) for _ in range(2)]
     assert {places(fleet)[practice.id] for practice in late} == {"b"}

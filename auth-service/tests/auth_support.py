@@ -78,6 +78,8 @@ class FakeTenant:
         self.undone: set[str] = set()
         self.puts: list[str] = []
         self.releases: list[str] = []
+        self.erased: list[str] = []
+        self.exports: list[dict[str, Any]] = []
         self.unsigned = 0
         self.resume = threading.Event()
         self._lock = threading.Lock()
@@ -120,6 +122,20 @@ class FakeTenant:
             self.releases.append(practice_id)
         return 200, {}
 
+    def erase(self, practice_id: str, _: bytes) -> tuple[int, dict[str, Any]]:
+        with self._lock:
+            database = self.shards.pop(practice_id, None)
+            self.undone.add(practice_id)
+            self.erased.append(practice_id)
+        return 200, {"database": database, "backup_files": 2}
+
+    def export(self, practice_id: str, content: bytes) -> tuple[int, dict[str, Any]]:
+        order = json.loads(content)
+        if order["to"] == "/forbidden":
+            return 409, {"detail": "/forbidden can't be written to: Permission denied."}
+        self.exports.append(order)
+        return 201, {"path": f"{order['to']}/{practice_id}.zip", "rows": 7}
+
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = False
@@ -153,6 +169,13 @@ class _Handler(BaseHTTPRequestHandler):
             tenant.put(practice_id)
         self._behave(tenant.put, practice_id)
 
+    def do_POST(self) -> None:
+        """Erase and export, by the last part of the path."""
+        self._enter()
+        practice_id, _, deed = self.path.removeprefix("/internal/shards/").partition("/")
+        content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self._behave(self.server.tenant.erase if deed == "erase" else self.server.tenant.export, practice_id, content)
+
     def do_DELETE(self) -> None:
         tenant, practice_id = self._enter()
         self._behave(tenant.delete, practice_id)
@@ -166,7 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.tenant.unsigned += 1
         return self.server.tenant, self.path.rpartition("/")[2]
 
-    def _behave(self, deed: Callable[[str], tuple[int, dict[str, str]]], practice_id: str) -> None:
+    def _behave(self, deed: Callable[..., tuple[int, dict[str, Any]]], *arguments: Any) -> None:
         tenant = self.server.tenant
         if tenant.mode == "hang":
             tenant.resume.wait(DEADLINE_S)
@@ -178,9 +201,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif tenant.mode == "nonsense":
             self._answer(200, {"shard": "no shard's name"})
         else:
-            self._answer(*deed(practice_id))
+            self._answer(*deed(*arguments))
 
-    def _answer(self, status: int, document: dict[str, str]) -> None:
+    def _answer(self, status: int, document: dict[str, Any]) -> None:
         body = json.dumps(document).encode()
         with contextlib.suppress(OSError):
             self.send_response(status)

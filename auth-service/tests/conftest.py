@@ -156,6 +156,8 @@ def client(auth) -> Client:
 def pace(monkeypatch):
     """What is done every few seconds in production is done at once here; a busy machine gets the time it needs."""
     monkeypatch.setattr("auth_service.main.EVERY_S", 0.2)
+    monkeypatch.setattr("auth_service.main.CLOSE_EVERY_S", 0.2)
     monkeypatch.setattr("auth_service.signup.BUDGET_S", 60.0)
     monkeypatch.setattr("auth_service.passwords.MAX_WAIT_S", 30.0)
     monkeypatch.setattr("auth_service.throttle.MAX_WAIT_S", 30.0)
+    monkeypatch.setattr("auth_service.redis_clients._THROTTLE_TIMEOUT_S", 5.0)

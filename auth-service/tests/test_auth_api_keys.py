@@ -86,7 +86,7 @@ def test_revoked_expired_and_closed_keys_are_unknown(client, central, owner):
     assert ask(client, revoked["key"]).status_code == 404
     assert ask(client, expired["key"]).status_code == 404
     assert ask(client, closed["key"]).status_code == 200
-    central.rows("UPDATE auth.practices SET status = 'closing'")
+    central.rows("UPDATE auth.practices SET status = 'closed'")
     assert ask(client, closed["key"]).status_code == 404
     shown = {one["id"]: one["is_expired"] for one in client.call("GET", KEYS, caller=owner).json()["result"]["data"]}
     assert shown == {expired["id"]: True, closed["id"]: False}

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import re
 import socket
 import tempfile
 import threading
@@ -27,6 +28,7 @@ from gateway.config import Settings
 from gateway.directory import Directory
 from gateway.keys import KeyRing
 from gateway.main import Gateway, create_app
+from gateway.routes import Route
 from gateway.serving import make_edge_server
 from shared.app import create_service_app
 from shared.context import Caller
@@ -41,6 +43,11 @@ SHARD = "a/shard_0123456789abcdef"
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 
 Answer = Callable[[Request], Awaitable[Response]]
+
+
+def filled(route: Route, value: str) -> str:
+    """The route's address with this in each place for an id."""
+    return re.sub(r"\{.*?\}", value, route.template)
 
 
 def eventually(condition: Callable[[], Any], *, within_s: float = 10.0) -> Any:

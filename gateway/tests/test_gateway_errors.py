@@ -4,7 +4,7 @@ import json
 import socket
 
 import pytest
-from gateway_stand import ADMIN, Stand, constant
+from gateway_stand import ADMIN, Stand, constant, filled
 
 from gateway.routes import ROUTES, Access
 
@@ -27,7 +27,7 @@ def _assert_error(answer, status: int, error: str) -> None:
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.template}")
 def test_every_route_that_is_not_public_answers_401_without_credentials(stand: Stand, route) -> None:
-    path = route.template.replace("{id}", "0199aaaa-0000-7000-8000-000000000009")
+    path = filled(route, "0199aaaa-0000-7000-8000-000000000009")
     answer = stand.client.request(route.method, path)
     reached = any(service.calls for service in stand.services.values())
     if route.access is Access.PUBLIC:
@@ -63,7 +63,7 @@ def test_the_public_routes_are_these_and_no_more() -> None:
     "route", [r for r in ROUTES if r.access is Access.BEARER], ids=lambda r: f"{r.method} {r.template}"
 )
 def test_the_admins_password_opens_no_route_of_a_practice(stand: Stand, route) -> None:
-    answer = stand.client.request(route.method, route.template.replace("{id}", "x"), auth=ADMIN)
+    answer = stand.client.request(route.method, filled(route, "x"), auth=ADMIN)
     _assert_error(answer, 401, "unauthenticated")
 
 
@@ -71,7 +71,7 @@ def test_the_admins_password_opens_no_route_of_a_practice(stand: Stand, route) -
     "route", [r for r in ROUTES if r.access is Access.ADMIN], ids=lambda r: f"{r.method} {r.template}"
 )
 def test_a_practices_token_opens_no_route_of_the_admin(stand: Stand, route) -> None:
-    answer = stand.client.request(route.method, route.template.replace("{id}", "x"), headers=stand.bearer())
+    answer = stand.client.request(route.method, filled(route, "x"), headers=stand.bearer())
     _assert_error(answer, 401, "unauthenticated")
     assert answer.headers["www-authenticate"].startswith("Basic ")
 

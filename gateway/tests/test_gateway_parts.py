@@ -4,6 +4,7 @@ import asyncio
 from ipaddress import ip_network
 
 import pytest
+from gateway_stand import filled
 from pydantic import ValidationError
 
 from gateway.addresses import ClientAddresses
@@ -127,7 +128,7 @@ def test_a_peer_without_an_address_has_none() -> None:
 def test_every_route_is_found_at_its_address_and_nowhere_else() -> None:
     table = RouteTable()
     for route in ROUTES:
-        found = table.match(route.template.replace("{id}", "0199aaaa-0000-7000-8000-000000000009").encode())
+        found = table.match(filled(route, "0199aaaa-0000-7000-8000-000000000009").encode())
         assert found
         assert found[route.method] is route
         assert ("HEAD" in found) == ("GET" in found)

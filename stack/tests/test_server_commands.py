@@ -120,26 +120,26 @@ def test_every_fault_of_a_server_is_shown(tmp_path, url):
 
 @pytest.mark.parametrize(
     ("command", "call"),
-    [("drain", ("POST", "/b/drain")), ("open", ("POST", "/b/open")), ("remove", ("DELETE", "/b"))],
+    [("drain --keep", ("POST", "/b/drain")), ("open", ("POST", "/b/open")), ("remove", ("DELETE", "/b"))],
 )
 def test_a_server_is_drained_opened_and_removed(tmp_path, url, command, call):
     DONE.clear()
-    answer = gowebbo(tmp_path, "servers", command, "b", "--json", "--url", url, **CREDENTIALS)
+    answer = gowebbo(tmp_path, "servers", *command.split(), "b", "--json", "--url", url, **CREDENTIALS)
     assert (answer.returncode, json.loads(answer.stdout)) == (0, SERVERS)
     assert [(method, path) for method, path, _ in DONE] == [(call[0], f"/api/v1/admin/servers{call[1]}")]
-    failed = gowebbo(tmp_path, "servers", command, "nosuch", "--url", url, **CREDENTIALS)
+    failed = gowebbo(tmp_path, "servers", *command.split(), "nosuch", "--url", url, **CREDENTIALS)
     assert failed.returncode == 1
     assert "There is no such server." in failed.stderr
 
 
-@pytest.mark.parametrize("command", ["drain", "remove"])
+@pytest.mark.parametrize("command", ["drain --keep", "remove"])
 def test_on_a_terminal_the_command_asks_first(tmp_path, url, command):
     def on_a_terminal(reply, *words):
         DONE.clear()
         parent, child = pty.openpty()
         os.write(parent, reply)
         done = subprocess.run(
-            [sys.executable, "-m", "gowebbo_stack", "servers", command, "b", "--url", url, *words],
+            [sys.executable, "-m", "gowebbo_stack", "servers", *command.split(), "b", "--url", url, *words],
             env={"PATH": os.environ["PATH"], "GOWEBBO_HOME": str(tmp_path), **CREDENTIALS},
             stdin=child,
             capture_output=True,

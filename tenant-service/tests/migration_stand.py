@@ -1,6 +1,7 @@
 """What tests of migrations share: shards that are behind, migrations as an operator has them done, what came out."""
 
 import contextlib
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import psycopg2
 from tenant_stand import ADMIN, Fleet, Tenants, execute_at, wait_for
 
+from shared.ids import new_id
 from tenant_service import migrating
 from tenant_service.fleet_migration import FleetMigration
 from tenant_service.jobs import Progress
@@ -41,11 +43,15 @@ def behind(fleet: Fleet, count: int) -> list[Shard]:
 class NoProgress(Progress):
     """A deed that is done here, by no job."""
 
-    def __init__(self) -> None:
+    def __init__(self, job_id: uuid.UUID | None = None) -> None:
+        self.job_id = job_id or new_id()
         self.noted: list[tuple[int, int]] = []
 
     def note(self, done: int, total: int) -> None:
         self.noted.append((done, total))
+
+    def keep_going(self) -> None:
+        """Nothing stops it."""
 
 
 def migrate(fleet: Fleet, **arguments: Any) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 python tenant_interrupted.py <deed> <practice id, or - where there is none> <module or class>.<function> before|after
 python tenant_interrupted.py <deed> <practice id, or - where there is none> <milliseconds>
 
-Deeds: ensure, release (of a practice's shard); refill, settle (the warm pool).
+Deeds: ensure, release (of a practice's shard); move (it to server b); refill, settle (the warm pool);
+a job as JSON: its arguments, and `kind` and `job_id`.
 """
 
+import json
 import os
 import pkgutil
 import signal
@@ -13,6 +15,8 @@ import sys
 import threading
 import uuid
 from typing import Any
+
+from migration_stand import NoProgress
 
 from tenant_service.config import Settings
 from tenant_service.main import create_app
@@ -44,8 +48,13 @@ def main() -> None:
         threading.Timer(float(where[0]) / 1000, die).start()
     else:
         interrupt(*where)
-    if practice_id == "-":
+    if practice_id == "-" and not deed.startswith("{"):
         getattr(app.state.pool, deed)()
+    elif deed == "move":
+        app.state.moving.move(uuid.UUID(practice_id), "b", NoProgress())
+    elif deed.startswith("{"):  # a job, as JSON
+        order = json.loads(deed)
+        app.state.deeds[order.pop("kind")](order, NoProgress(uuid.UUID(order.pop("job_id"))))
     else:
         getattr(app.state.provisioning, deed)(uuid.UUID(practice_id))
     os._exit(0)

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,8 @@ class Fleet:
     postgres: PostgresServer
     database: str
     settings: Settings
+    further: dict[str, str] = field(default_factory=dict)
+    """Of the environment, beside what every fleet has."""
 
     def __post_init__(self) -> None:
         self.start_over()
@@ -115,7 +117,7 @@ class Fleet:
     @property
     def environment(self) -> dict[str, str]:
         size = self.settings.shard_warm_pool
-        return environment_of(self.postgres, self.database) | {"SHARD_WARM_POOL": str(size)}
+        return environment_of(self.postgres, self.database) | {"SHARD_WARM_POOL": str(size)} | self.further
 
     def shard(self) -> Shard:
         """A ready shard of a new practice."""
@@ -221,14 +223,14 @@ def execute_at(dsn: str, statement: str, *parameters: Any) -> None:
         cursor.execute(statement, parameters)
 
 
-def new_fleet(postgres: PostgresServer, **settings: Any) -> Fleet:
+def new_fleet(postgres: PostgresServer, *, further: dict[str, str] | None = None, **settings: Any) -> Fleet:
     """Prepares and migrates a central database of its own. Nothing is made ahead unless `shard_warm_pool` says so."""
     settings = {"shard_warm_pool": 0, **settings}
     database = f"central_{secrets.token_hex(6)}"
     values = {name.lower(): value for name, value in environment_of(postgres, database).items()}
     preparation.prepare(PrepareSettings(_env_file=None, **values))
     migrating.upgrade_central(DatabaseSettings(_env_file=None, **values))
-    return Fleet(postgres, database, Settings(_env_file=None, **values | settings))
+    return Fleet(postgres, database, Settings(_env_file=None, **values | settings), further or {})
 
 
 class Tenants:

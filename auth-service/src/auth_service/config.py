@@ -54,6 +54,9 @@ class Settings(DatabaseSettings):
     unverified_may_work: bool = Field(
         default=True, description="Whether people may log in before their e-mail address is verified."
     )
+    close_grace: DurationS = Field(
+        default=30 * _DAY_S, description="How long the closing of a practice can be undone; seconds or `30d`."
+    )
     tenant_service_url: str = Field(
         pattern=r"^(https?://|unix:/)", description="tenant-service: `http://host:port` or `unix:/path`."
     )

@@ -8,6 +8,7 @@ from fastapi import Depends, Header, Request
 from auth_service.admin_sessions import AdminSessions
 from auth_service.api_keys import ApiKeys
 from auth_service.audit_reading import AuditReading
+from auth_service.closing import Closing
 from auth_service.email_verification import EmailVerification
 from auth_service.invitations import Invitations
 from auth_service.listing import Listing
@@ -44,6 +45,7 @@ class Rules:
     policy: Policy
     listing: Listing
     suspension: Suspension
+    closing: Closing
     receipts: Receipts
     revocations: Revocations
     access_tokens: AccessTokens

@@ -153,3 +153,15 @@ class SignUpUndoneError(UnavailableError):
     """The practice was not registered; nothing of it remains, the e-mail is free."""
 
     title: ClassVar[str] = "The practice could not be registered right now"
+
+
+class PracticeNotClosingError(ServiceError):
+    error, status, title = "practice-not-closing", 409, "The closing of this practice can't be undone"
+
+
+class DeletionRecordUnknownError(NotFoundError):
+    error, title = "deletion-record-unknown", "There is no deletion record of this practice"
+
+
+class ExportRefusedError(ServiceError):
+    error, status, title = "export-refused", 409, "The export can't be written"

@@ -32,7 +32,7 @@ from auth_service.paging import Page, page_of, position_in
 from auth_service.passwords import PasswordHasher
 from auth_service.storage import people, practices, staff
 from auth_service.storage.people import Person
-from auth_service.storage.practices import EMAIL_CONSTRAINTS, SUSPENDED
+from auth_service.storage.practices import AT_REST, EMAIL_CONSTRAINTS
 from auth_service.storage.staff import Invitation
 from auth_service.throttle import LoginThrottle
 from auth_service.tokens import new_secret
@@ -153,7 +153,7 @@ class Invitations:
             invitation = staff.find_invitation_by_token(connection, token)
             if invitation is None:
                 raise MailTokenError
-            if practices.status_of(connection, invitation.practice_id) == SUSPENDED:
+            if practices.status_of(connection, invitation.practice_id) in AT_REST:
                 raise PracticeSuspendedError
             return invitation, people.find_person_by_email(connection, invitation.email_key)
 

@@ -58,7 +58,7 @@ class LoggingIn:
             if account is None or not correct:
                 await self._database.run(self._note_failure, account, origin)
                 raise WrongCredentialsError
-            if account.practice_status == practices.SUSPENDED:
+            if account.practice_status in practices.AT_REST:
                 raise PracticeSuspendedError
             if not (account.is_verified or self._unverified_may_work):
                 await self._database.run(self._ask_to_verify, account, origin)

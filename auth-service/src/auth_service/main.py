@@ -12,6 +12,8 @@ from auth_service.admin_sessions import AdminSessions
 from auth_service.api_keys import ApiKeys
 from auth_service.audit_reading import AuditReading
 from auth_service.background import repeat
+from auth_service.closing import EVERY_S as CLOSE_EVERY_S
+from auth_service.closing import Closing
 from auth_service.config import Settings
 from auth_service.database import Database
 from auth_service.dependencies import Rules
@@ -56,7 +58,7 @@ def create_app(settings: Settings) -> FastAPI:
         on_undone=shard_waits.set,
     )
     throttle = LoginThrottle(failures_per_address=settings.login_failures_per_address, redis=connect_throttle(settings))
-    rules = _rules(settings, database, hasher=hasher, throttle=throttle, signing_up=signing_up)
+    rules = _rules(settings, database, hasher=hasher, throttle=throttle, signing_up=signing_up, shards=shards)
     redis = connect_redis(settings)
     relay = Relay(database, redis)
     reconciler = Reconciler(database, shards=shards, changes_kept_s=2 * rules.revocations.relevant_s)
@@ -70,6 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
             asyncio.create_task(repeat(relay.publish, name="relay", every_s=POLL_S, wake=event_waits)),
             asyncio.create_task(repeat(reconciler.sweep, name="reconciler", every_s=EVERY_S, wake=shard_waits)),
             asyncio.create_task(repeat(reconciler.forget, name="forgetting", every_s=FORGET_EVERY_S)),
+            asyncio.create_task(repeat(rules.closing.sweep, name="closing", every_s=CLOSE_EVERY_S)),
             asyncio.create_task(repeat(reseal, name="resealing", every_s=RESEAL_EVERY_S)),
         ]
         yield
@@ -96,7 +99,13 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _rules(
-    settings: Settings, database: Database, *, hasher: PasswordHasher, throttle: LoginThrottle, signing_up: SigningUp
+    settings: Settings,
+    database: Database,
+    *,
+    hasher: PasswordHasher,
+    throttle: LoginThrottle,
+    signing_up: SigningUp,
+    shards: Shards,
 ) -> Rules:
     access_tokens = AccessTokens(settings.jwt_secrets, life_s=settings.token_expire_in)
     sessions = Sessions(
@@ -136,6 +145,7 @@ def _rules(
         policy=Policy(database),
         listing=Listing(database),
         suspension=Suspension(database),
+        closing=Closing(database, shards=shards, tokens=access_tokens, grace_s=settings.close_grace),
         receipts=Receipts(database),
         revocations=Revocations(database, token_life_s=max(settings.token_expire_in, ADMIN_LIFE_S)),
         access_tokens=access_tokens,

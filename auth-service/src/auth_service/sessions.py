@@ -140,7 +140,7 @@ class Sessions:
             account = accounts.find_account_in(connection, person_id, practice_id)
             if account is None:
                 raise UnknownPracticeError
-            if account.practice_status == practices.SUSPENDED:
+            if account.practice_status in practices.AT_REST:
                 raise PracticeSuspendedError
             return self.open(
                 connection, account, origin, second_factor=asking.has_second_factor, action=Action.SWITCHED
@@ -168,7 +168,7 @@ class Sessions:
             session = sessions.lock_session(connection, session_id, grace_s=GRACE_S)
             if session is None or not session.is_alive:
                 return None
-            if session.practice_status == practices.SUSPENDED:
+            if session.practice_status in practices.AT_REST:
                 raise PracticeSuspendedError
             self._admit(session)
             if generation == session.generation:

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import httpx
+import orjson
 
-from auth_service.exceptions import ShardUnavailableError
+from auth_service.exceptions import ExportRefusedError, ShardUnavailableError
 from shared.client import async_service_client
 from shared.logs import get_logger
 from shared.shards import ShardName
@@ -14,7 +16,23 @@ from shared.shards import ShardName
 _RETRY_AFTER_S = 5
 _RELEASE_TIMEOUT_S = 10.0
 _READY_TIMEOUT_S = 2.0
+_ERASE_TIMEOUT_S = 60.0
+"""Dropping a database waits for a checkpoint."""
+_EXPORT_TIMEOUT_S = 14.0
 _log = get_logger()
+
+
+class Erased(NamedTuple):
+    """What there was."""
+
+    backup_files: int
+
+
+class Exported(NamedTuple):
+    """Where the archive is, and how many rows are in it."""
+
+    path: str
+    rows: int
 
 
 class Shards:
@@ -44,6 +62,36 @@ class Shards:
             _note("shard_not_released", fault, practice_id=practice_id)
             raise ShardUnavailableError(retry_after_s=_RETRY_AFTER_S) from fault
 
+    async def erase(self, practice_id: UUID) -> Erased:
+        """Destroys all data of a closed practice, for good. Raises ShardUnavailableError."""
+        try:
+            async with asyncio.timeout(_ERASE_TIMEOUT_S):
+                answer = await self._client.post(f"{_path(practice_id)}/erase", timeout=_ERASE_TIMEOUT_S)
+            answer.raise_for_status()
+            return Erased(int(answer.json()["backup_files"]))
+        except (httpx.HTTPError, TimeoutError, ValueError, KeyError, TypeError) as fault:
+            _note("shard_not_erased", fault, practice_id=practice_id)
+            raise ShardUnavailableError(retry_after_s=_RETRY_AFTER_S) from fault
+
+    async def export(
+        self, practice_id: UUID, *, to: str, practice: dict[str, object], audit: Sequence[dict[str, object]]
+    ) -> Exported:
+        """Has the practice's data written into a folder. Raises ExportRefusedError, ShardUnavailableError."""
+        content = orjson.dumps({"to": to, "practice": practice, "audit": audit}, default=str)
+        headers = {"Content-Type": "application/json"}
+        try:
+            async with asyncio.timeout(_EXPORT_TIMEOUT_S):
+                answer = await self._client.post(
+                    f"{_path(practice_id)}/export", content=content, headers=headers, timeout=_EXPORT_TIMEOUT_S
+                )
+            if answer.status_code in {httpx.codes.CONFLICT, httpx.codes.UNPROCESSABLE_ENTITY}:
+                raise ExportRefusedError(_told(answer.json()))
+            answer.raise_for_status()
+            return Exported(**answer.json())
+        except (httpx.HTTPError, TimeoutError, ValueError, KeyError, TypeError) as fault:
+            _note("shard_not_exported", fault, practice_id=practice_id)
+            raise ShardUnavailableError(retry_after_s=_RETRY_AFTER_S) from fault
+
     async def missing(self) -> str | None:
         """Why tenant-service couldn't serve a sign-up now; None when it could."""
         try:
@@ -56,6 +104,12 @@ class Shards:
     async def close(self) -> None:
         """Closes the connections."""
         await self._client.aclose()
+
+
+def _told(document: dict[str, Any]) -> str:
+    """Why tenant-service refused."""
+    faults = document.get("errors") or ()
+    return " ".join([str(document["detail"]), *(f"{fault['field']} {fault['message']}" for fault in faults)])
 
 
 def _path(practice_id: UUID) -> str:

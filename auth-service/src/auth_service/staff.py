@@ -10,7 +10,7 @@ from auth_service.exceptions import LastOwnerError, NoSessionError, UnknownStaff
 from auth_service.origin import Origin
 from auth_service.paging import Page, page_of, position_in
 from auth_service.storage import changes, practices, sessions, staff
-from auth_service.storage.practices import ACTIVE, SUSPENDED
+from auth_service.storage.practices import EXISTING
 from auth_service.storage.staff import Member, Workplace
 from shared.changes import SESSION_CHANGED, SESSION_REVOKED
 from shared.roles import OWNER
@@ -50,7 +50,7 @@ class Staff:
         if origin.person_id is None:
             raise NoSessionError
         with self._database.engine.begin() as connection:
-            return staff.list_workplaces(connection, origin.person_id, (ACTIVE, SUSPENDED))
+            return staff.list_workplaces(connection, origin.person_id, EXISTING)
 
     def _change_role(self, practice_id: UUID, person_id: UUID, role: str, origin: Origin) -> Member:
         with self._database.engine.begin() as connection:

@@ -18,13 +18,14 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from auth_service.exceptions import InvalidRefreshTokenError
-from shared.claims import ALGORITHM, TOKEN_TYPE, AccessClaims
+from shared.claims import ALGORITHM, ISSUER, TOKEN_TYPE, AccessClaims
 from shared.ids import new_id
 from shared.roles import ADMIN
 
 _ACCESS_LABEL = b"gowebbo access token, Ed25519, 1"
 _REFRESH_LABEL = b"gowebbo refresh token, HMAC-SHA256, 1"
 ADMIN_LIFE_S = 15 * 60
+DELETION_TYPE = "deletion-record+jwt"
 _KEY_BYTES = 32
 _REFRESH_FORM = struct.Struct(">16sI")
 """Session id and generation; an HMAC-SHA256 follows."""
@@ -89,6 +90,11 @@ class AccessTokens:
             expires_at=now + ADMIN_LIFE_S,
         )
         return self._sign(claims)
+
+    def sign_deletion(self, facts: dict[str, Any]) -> str:
+        """A record of what was destroyed (JWS, RFC 7515), which never passes for a token: it has a type of its own."""
+        headers = {"typ": DELETION_TYPE, "kid": self.key_id}
+        return jwt.encode({"iss": ISSUER, **facts}, self._key, algorithm=ALGORITHM, headers=headers)
 
     def _sign(self, claims: AccessClaims) -> str:
         headers = {"typ": TOKEN_TYPE, "kid": self.key_id}

@@ -15,6 +15,7 @@ SHARD_RELEASED = "shard-released"
 SHARD_QUARANTINED = "shard-quarantined"
 SHARD_FENCED = "shard-fenced"
 SHARD_UNFENCED = "shard-unfenced"
+SHARD_MOVED = "shard-moved"
 MAX_CHANGES = 10_000
 """In one answer; the next poll goes on behind the last one."""
 

@@ -120,8 +120,8 @@ class ShardMaintenanceError(UnavailableError):
 
     error, title = "shard-maintenance", "This practice's database is under maintenance"
 
-    def __init__(self) -> None:
-        super().__init__(retry_after_s=MAINTENANCE_RETRY_AFTER_S)
+    def __init__(self, *, retry_after_s: int = MAINTENANCE_RETRY_AFTER_S) -> None:
+        super().__init__(retry_after_s=retry_after_s)
 
 
 class UpstreamTimeoutError(ServiceError):

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -10,6 +11,8 @@ from gowebbo_stack.admin import Admin, CommandFailedError
 
 PRACTICE_COLUMNS = ("id", "name", "email", "status", "server", "database")
 SHARD_COLUMNS = ("practice_id", "server", "database", "revision", "fingerprint_ok", "state", "seconds", "error")
+COPY_COLUMNS = ("database", "server", "origin", "state")
+BACKUP_COLUMNS = ("taken_at", "path", "rows", "bytes", "sha256", "is_scheduled")
 SERVER_COLUMNS = ("key", "host", "port", "state", "practices", "capacity", "connections")
 
 _ASK_EVERY_S = 0.3
@@ -35,6 +38,24 @@ def suspend(admin: Admin, practice_id: UUID) -> dict[str, Any]:
 def resume(admin: Admin, practice_id: UUID) -> dict[str, Any]:
     """Let a suspended practice in again."""
     return _practice_after(admin.post(f"practices/{practice_id}/resume"))
+
+
+def close(admin: Admin, practice_id: UUID, deed: str) -> dict[str, Any]:
+    """`close` a practice, or `undo-close` it."""
+    result: dict[str, Any] = admin.post(f"practices/{practice_id}/{deed}")
+    return result
+
+
+def export(admin: Admin, practice_id: UUID, folder: Path) -> dict[str, Any]:
+    """Write what a practice stored into a folder on tenant-service's machine."""
+    result: dict[str, Any] = admin.post(f"practices/{practice_id}/export", {"to": str(folder.absolute())})
+    return result
+
+
+def deletion_record(admin: Admin, practice_id: UUID) -> dict[str, Any]:
+    """Return the signed record of a closed practice."""
+    result: dict[str, Any] = admin.get(f"practices/{practice_id}/deletion-record")
+    return result
 
 
 def _practice_after(result: dict[str, Any]) -> dict[str, Any]:
@@ -87,6 +108,68 @@ def follow(admin: Admin, job: dict[str, Any], *, tell: Callable[[int, int], None
     if job["state"] == "failed":
         raise CommandFailedError(f"Job {job['id']} failed. {job['error']}")
     return job
+
+
+def move(admin: Admin, practice_id: UUID, to: str, *, tell: Callable[[int, int], None]) -> dict[str, Any]:
+    """Move a practice to another server and return what came out."""
+    job = follow(admin, admin.post(f"practices/{practice_id}/move", {"to": to}), tell=tell)
+    result: dict[str, Any] = job["result"]
+    return result
+
+
+def ask_fleet(admin: Admin, query: str, deadline_s: float, *, tell: Callable[[int, int], None]) -> dict[str, Any]:
+    """Ask every shard one question and return what came back, and from whom."""
+    order = {"query": query, "deadline_s": deadline_s}
+    result: dict[str, Any] = follow(admin, admin.post("fleet/query", order), tell=tell)["result"]
+    return result
+
+
+def done(admin: Admin, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Have a job done and return its result."""
+    result: dict[str, Any] = follow(admin, admin.post(path, body), tell=lambda _done, _total: None)["result"]
+    return result
+
+
+def backup(admin: Admin, practice_id: UUID, folder: Path) -> dict[str, Any]:
+    """Write a backup of a practice into a folder on tenant-service's machine."""
+    return done(admin, f"practices/{practice_id}/backup", {"to": str(folder.absolute())})
+
+
+def restore(admin: Admin, path: Path) -> dict[str, Any]:
+    """Restore a backup beside the live shard."""
+    return done(admin, "backups/restore", {"path": str(path.absolute())})
+
+
+def with_copy(
+    admin: Admin, practice_id: UUID, database: str, deed: str, body: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """`diff`, `swap` or `take-back` with a copy of a practice."""
+    return done(admin, f"practices/{practice_id}/copies/{quote(database, safe='')}/{deed}", body)
+
+
+def copies(admin: Admin, practice_id: UUID) -> list[dict[str, Any]]:
+    """Return the copies of a practice's data."""
+    found: list[dict[str, Any]] = admin.get(f"practices/{practice_id}/copies")["data"]
+    return found
+
+
+def backups(admin: Admin, practice_id: UUID) -> list[dict[str, Any]]:
+    """Return a practice's backups, the newest first."""
+    found: list[dict[str, Any]] = admin.get(f"practices/{practice_id}/backups")["data"]
+    return found
+
+
+def drop_copy(admin: Admin, practice_id: UUID, database: str) -> list[dict[str, Any]]:
+    """Drop a copy and return those that are left."""
+    admin.delete(f"practices/{practice_id}/copies/{quote(database, safe='')}")
+    return copies(admin, practice_id)
+
+
+def evacuate(admin: Admin, key: str, *, tell: Callable[[int, int], None]) -> list[dict[str, Any]]:
+    """Move every practice off a drained server; return the moves."""
+    path = f"servers/{quote(key, safe='')}/evacuate"
+    moves: list[dict[str, Any]] = follow(admin, admin.post(path), tell=tell)["result"]["moves"]
+    return moves
 
 
 def add_server(admin: Admin, key: str, **place: str | int | None) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ class Lock(IntEnum):
     MIGRATION = 0x7E4A03
     JOBS = 0x7E4A04
     WARM_POOL = 0x7E4A08
+    BACKUPS = 0x7E4A0C
 
 
 def central_engine(settings: DatabaseSettings, *, for_migration: bool = False) -> Engine:

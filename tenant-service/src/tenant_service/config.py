@@ -2,6 +2,7 @@
 
 import re
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, cast
 
 from pydantic import AfterValidator, Field, SecretStr, create_model
@@ -97,6 +98,21 @@ class Settings(ServiceSettings, DatabaseSettings):
     migrations_per_server: int = Field(
         default=2, ge=1, le=16, description="Shards of one server that are migrated at once."
     )
+    copies_kept_hours: float = Field(
+        default=72, gt=0, le=24 * 366, description="How long a copy beside the live shard is kept, in hours."
+    )
+    backup_secret: SigningSecret | None = Field(
+        default=None, description="Encrypts the practices' backup keys; newest first. SHARD_SECRET if absent."
+    )
+    backup_dir: Path | None = Field(
+        default=None, description="Folder for scheduled backups, one in it for each practice; none are taken if absent."
+    )
+    backup_every_hours: float = Field(
+        default=24, gt=0, le=24 * 31, description="Between two scheduled backups of a practice, in hours."
+    )
+    backup_keep_hourly: int = Field(default=24, ge=0, description="Hours that keep their newest scheduled backup.")
+    backup_keep_daily: int = Field(default=7, ge=0, description="Days that keep theirs.")
+    backup_keep_weekly: int = Field(default=5, ge=0, description="Weeks that keep theirs.")
     reconcile_every_s: float = Field(
         default=10,
         gt=0,
@@ -108,6 +124,11 @@ class Settings(ServiceSettings, DatabaseSettings):
     def shard_keys(self) -> tuple[bytes, ...]:
         """Secrets of the shard passwords, newest first."""
         return split_secrets(self.shard_secret)
+
+    @property
+    def backup_secrets(self) -> tuple[bytes, ...]:
+        """What seals the backup keys, newest first. The shard secrets open too: they sealed before there was an own."""
+        return (*(split_secrets(self.backup_secret) if self.backup_secret else ()), *self.shard_keys)
 
     @property
     def servers(self) -> tuple[ServerAddress, ...]:

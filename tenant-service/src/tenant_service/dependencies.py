@@ -7,9 +7,13 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy import Engine
 
+from tenant_service.copy_keeping import CopyKeeping
+from tenant_service.erasing import Erasing
+from tenant_service.exporting import Exporting
 from tenant_service.fleet_status import FleetStatus
 from tenant_service.isolation import Isolation
 from tenant_service.jobs import Jobs
+from tenant_service.moving import Moving
 from tenant_service.provisioning import Provisioning
 from tenant_service.server_registration import ServerRegistration
 from tenant_service.servers import ServerRegistry
@@ -49,6 +53,26 @@ def _jobs(request: Request) -> Jobs:
     return jobs
 
 
+def _moving(request: Request) -> Moving:
+    moving: Moving = request.app.state.moving
+    return moving
+
+
+def _keeping(request: Request) -> CopyKeeping:
+    keeping: CopyKeeping = request.app.state.keeping
+    return keeping
+
+
+def _erasing(request: Request) -> Erasing:
+    erasing: Erasing = request.app.state.erasing
+    return erasing
+
+
+def _exporting(request: Request) -> Exporting:
+    exporting: Exporting = request.app.state.exporting
+    return exporting
+
+
 def _fleet_status(request: Request) -> FleetStatus:
     status: FleetStatus = request.app.state.fleet_status
     return status
@@ -76,6 +100,10 @@ Registration = Annotated[ServerRegistration, Depends(_registration)]
 Isolating = Annotated[Isolation, Depends(_isolation)]
 Provisioner = Annotated[Provisioning, Depends(_provisioning)]
 JobBook = Annotated[Jobs, Depends(_jobs)]
+Mover = Annotated[Moving, Depends(_moving)]
+Eraser = Annotated[Erasing, Depends(_erasing)]
+Exporter = Annotated[Exporting, Depends(_exporting)]
+Keeping = Annotated[CopyKeeping, Depends(_keeping)]
 Status = Annotated[FleetStatus, Depends(_fleet_status)]
 MakingSlots = Annotated[Slots, Depends(_making)]
 UndoingSlots = Annotated[Slots, Depends(_undoing)]

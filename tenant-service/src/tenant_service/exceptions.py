@@ -57,3 +57,31 @@ class ServerUnsuitableError(ServiceError):
 
 class PreparationRefusedError(Exception):
     """The server can't be prepared; the message says what is missing."""
+
+
+class FenceLeakyError(Exception):
+    """A session of the shard's role could not be ended."""
+
+
+class DeedRefusedError(Exception):
+    """A job can't be done as things are; the message says why, for the operator."""
+
+
+class DeedPostponedError(Exception):
+    """A job can't go on now; it is tried again."""
+
+
+class MoveRefusedError(ServiceError):
+    error, status, title = "move-refused", 409, "This practice can't be moved there"
+
+
+class CopyUnknownError(NotFoundError):
+    error, title = "copy-unknown", "The practice has no such copy"
+
+
+class ShardStampedOtherwiseError(ServiceError):
+    error, status, title = "shard-stamped-otherwise", 409, "The database in the directory is not the practice's"
+
+
+class ExportRefusedError(ServiceError):
+    error, status, title = "export-refused", 409, "The export can't be written"

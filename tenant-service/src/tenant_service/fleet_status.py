@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from shared.cursor import encode_cursor
 from tenant_service import migrating, shard_migration
 from tenant_service.exceptions import ShardServerUnavailableError
-from tenant_service.listing import practice_id_in
+from tenant_service.listing import id_in
 from tenant_service.models.shards import ShardReport
 from tenant_service.server_admin import ServerAdmin
 from tenant_service.servers import FAULTS, ServerRegistry
@@ -58,7 +58,7 @@ class FleetStatus:
 
     def page(self, *, limit: int, cursor: str | None) -> StatusPage:
         """So many shards, or fewer where looking takes long. Raises MalformedCursorError."""
-        after = practice_id_in(cursor) if cursor is not None else None
+        after = id_in(cursor) if cursor is not None else None
         head = migrating.head(migrating.SHARD)
         with self._engine.begin() as connection:
             shards = directory.page_of_shards(connection, state=ShardState.READY, after=after, limit=limit + 1)

@@ -14,7 +14,7 @@ from tenant_service import isolation_facts
 from tenant_service.config import Settings
 from tenant_service.exceptions import ShardServerUnavailableError
 from tenant_service.isolation_checks import CentralDatabase, Check, ServerFacts, check_practice
-from tenant_service.listing import practice_id_in
+from tenant_service.listing import id_in
 from tenant_service.provisioning import Provisioning
 from tenant_service.server_admin import Access
 from tenant_service.servers import FAULTS, ServerRegistry
@@ -62,7 +62,7 @@ class Isolation:
 
         Raises MalformedCursorError.
         """
-        after = practice_id_in(cursor) if cursor is not None else None
+        after = id_in(cursor) if cursor is not None else None
         with self._engine.begin() as connection:
             shards = directory.page_of_shards(connection, state=ShardState.READY, after=after, limit=limit + 1)
             total = directory.count_states(connection).get(ShardState.READY, 0)

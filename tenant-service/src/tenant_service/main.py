@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import psycopg2
 from fastapi import FastAPI, Request, Response
@@ -13,19 +14,32 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFreeError
 from shared.app import create_service_app, error_response
 from shared.errors import UnavailableError
 from shared.logs import describe_fault, get_logger
-from tenant_service import migrating
+from tenant_service import backing_up as backups_deed
+from tenant_service import comparing as comparing_deed
+from tenant_service import draining, fleet_migration, fleet_query, migrating, restoring, swapping
+from tenant_service import moving as moving_deed
 from tenant_service.background import repeat
+from tenant_service.backing_up import BackingUp
+from tenant_service.backup_keys import BackupKeys
 from tenant_service.central import central_engine
+from tenant_service.comparing import Comparing
 from tenant_service.config import Settings
+from tenant_service.copy_keeping import CopyKeeping
+from tenant_service.erasing import Erasing
 from tenant_service.exceptions import ShardServerUnavailableError
-from tenant_service.fleet_migration import KIND as MIGRATE_SHARDS
+from tenant_service.exporting import Exporting
 from tenant_service.fleet_migration import FleetMigration
 from tenant_service.fleet_status import FleetStatus
 from tenant_service.handlers import ROUTERS
 from tenant_service.isolation import Isolation
 from tenant_service.jobs import Jobs
+from tenant_service.keep_rule import KeepRule
+from tenant_service.moving import Moving
 from tenant_service.provisioning import Provisioning
 from tenant_service.reconciliation import Reconciler
+from tenant_service.scheduled_backups import ROUND_EVERY_S as LOOK_FOR_BACKUPS_EVERY_S
+from tenant_service.scheduled_backups import ScheduledBackups
+from tenant_service.sealing import Sealing
 from tenant_service.server_registration import ServerRegistration
 from tenant_service.servers import FAULTS, ServerRegistry
 from tenant_service.slots import Slots
@@ -34,6 +48,8 @@ from tenant_service.warm_pool import ROUND_EVERY_S, WarmPool
 REFRESH_SERVERS_EVERY_S = 3.0
 """A server that is back takes practices so soon."""
 LOOK_FOR_JOBS_EVERY_S = 0.5
+JOBS_AT_ONCE = 3
+"""So that a practice's move need not wait for the fleet's migration."""
 _log = get_logger()
 
 
@@ -42,7 +58,23 @@ def create_app(settings: Settings) -> FastAPI:
     engine = central_engine(settings)
     servers = ServerRegistry(engine, settings)
     migration = FleetMigration(engine, servers, workers=settings.migrations_per_server)
-    jobs = Jobs(engine, {MIGRATE_SHARDS: migration.run})
+    kept_for = timedelta(hours=settings.copies_kept_hours)
+    moving = Moving(engine, servers, shard_key=settings.shard_keys[0], kept_for=kept_for)
+    keys = BackupKeys(engine, Sealing(settings.backup_secrets))
+    backing_up = BackingUp(engine, servers, keys)
+    comparing = Comparing(engine, servers)
+    deeds = {
+        fleet_migration.KIND: migration.run,
+        moving_deed.KIND: moving.run,
+        draining.KIND: draining.Draining(engine, servers, moving).run,
+        backups_deed.KIND: backing_up.run,
+        restoring.KIND: restoring.Restoring(engine, servers, keys, kept_for=kept_for).run,
+        comparing_deed.DIFF_KIND: comparing.diff,
+        comparing_deed.TAKE_BACK_KIND: comparing.take_back,
+        fleet_query.KIND: fleet_query.FleetQuery(engine, servers, shard_keys=settings.shard_keys).run,
+        swapping.KIND: swapping.Swapping(engine, servers, comparing, kept_for=kept_for).run,
+    }
+    jobs = Jobs(engine, deeds)
     fleet_status = FleetStatus(engine, servers)
     making, undoing = Slots(settings.clones_in_parallel), Slots(1)
     claimed = asyncio.Event()
@@ -55,11 +87,16 @@ def create_app(settings: Settings) -> FastAPI:
         tasks = (
             asyncio.create_task(repeat(servers.refresh, name="servers", every_s=REFRESH_SERVERS_EVERY_S)),
             asyncio.create_task(repeat(pool.refill, name="warm pool", every_s=ROUND_EVERY_S, wanted=claimed)),
-            asyncio.create_task(repeat(jobs.do_waiting, name="jobs", every_s=LOOK_FOR_JOBS_EVERY_S)),
+            *(
+                asyncio.create_task(repeat(jobs.do_waiting, name="jobs", every_s=LOOK_FOR_JOBS_EVERY_S))
+                for _ in range(JOBS_AT_ONCE)
+            ),
+            asyncio.create_task(repeat(schedule.round, name="backups", every_s=LOOK_FOR_BACKUPS_EVERY_S)),
             asyncio.create_task(repeat(reconciler.sweep, name="reconciler", every_s=settings.reconcile_every_s)),
         )
         yield
         jobs.stop()
+        schedule.stop()
         pool.stop()
         for task in tasks:
             task.cancel()
@@ -81,10 +118,21 @@ def create_app(settings: Settings) -> FastAPI:
         metrics=metrics,
         is_rush=lambda: making.has_queue,
     )
+    schedule = ScheduledBackups(
+        engine,
+        backing_up,
+        keys,
+        folder=settings.backup_dir,
+        every=timedelta(hours=settings.backup_every_hours),
+        rule=KeepRule(settings.backup_keep_hourly, settings.backup_keep_daily, settings.backup_keep_weekly),
+        metrics=metrics,
+    )
     reconciler = Reconciler(engine, servers, provisioning, pool, metrics=metrics)
     app.state.engine, app.state.servers, app.state.provisioning = engine, servers, provisioning
-    app.state.jobs, app.state.fleet_status = jobs, fleet_status
+    app.state.jobs, app.state.fleet_status, app.state.moving = jobs, fleet_status, moving
+    app.state.deeds, app.state.keeping, app.state.schedule = deeds, CopyKeeping(engine, servers), schedule
     app.state.pool, app.state.making, app.state.undoing, app.state.claimed = pool, making, undoing, claimed
+    app.state.erasing, app.state.exporting = Erasing(engine, servers), Exporting(engine, servers)
     app.state.isolation = Isolation(engine, servers, provisioning, settings)
     app.state.registration = ServerRegistration(engine, servers, settings)
     for fault_type in (OperationalError, InterfaceError, NoConnectionFreeError):

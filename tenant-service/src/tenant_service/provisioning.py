@@ -25,8 +25,10 @@ from tenant_service.server_admin import AdminSession
 from tenant_service.servers import FAULTS, ServerRegistry
 from tenant_service.shard_database import StampedDatabase
 from tenant_service.storage import directory, registry, warm
-from tenant_service.storage.directory import Shard, ShardState
+from tenant_service.storage.directory import Fence, Shard, ShardState
 
+MOVING_RETRY_AFTER_S = 1
+"""A move fences for less than two seconds."""
 _log = get_logger()
 
 
@@ -57,6 +59,8 @@ class Provisioning:
             raise ShardUnknownError
         if shard.state is ShardState.CREATING:
             raise ShardNotReadyError(retry_after_s=1)
+        if shard.fence == Fence.MOVING:
+            raise ShardMaintenanceError(retry_after_s=MOVING_RETRY_AFTER_S)
         if shard.fence is not None:
             raise ShardMaintenanceError
         return _usable(shard)

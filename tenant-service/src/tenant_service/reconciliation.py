@@ -17,10 +17,12 @@ from shared.logs import describe_fault, get_logger
 from shared.shards import ShardName
 from tenant_service import shard_database
 from tenant_service.central import reconciliation_locked
+from tenant_service.copy_keeping import drop_copy
+from tenant_service.exceptions import ShardServerUnavailableError
 from tenant_service.provisioning import Provisioning
 from tenant_service.servers import FAULTS, ServerRegistry
 from tenant_service.shard_database import StampedDatabase
-from tenant_service.storage import changes, directory, warm
+from tenant_service.storage import changes, copies, directory, warm
 from tenant_service.storage.directory import ShardState
 from tenant_service.storage.warm import WarmState
 from tenant_service.warm_pool import WarmPool
@@ -28,6 +30,7 @@ from tenant_service.warm_pool import WarmPool
 MOST_ORPHANS = 5
 MOST_ORPHANS_SHARE = 0.01
 """More orphans at once than both mean that the directory is wrong, not the databases. Each kind counts for itself."""
+MOST_COPIES_DROPPED = 5
 _log = get_logger()
 
 
@@ -86,6 +89,7 @@ class Reconciler:
                 changes.prune_changes(connection)
             deeds.update(self._judge(self._look(fleet_id)))
             deeds.update(self._pool.settle())
+            deeds.update(self._drop_copies())
             self._count()
         self._tell(+deeds)
         return True
@@ -117,6 +121,7 @@ class Reconciler:
             stamped = shard_database.stamped_with(session, fleet_id)
         with self._engine.begin() as connection:
             owned = directory.owned_among(connection, stamped.keys())
+            owned |= copies.copies_among(connection, key, stamped.keys())
             ready = directory.ready_on(connection, key)
             pool = warm.list_warm(connection)
         claimed = {name for name, database in stamped.items() if database.was_claimed}
@@ -180,6 +185,18 @@ class Reconciler:
             return ["leftover_dropped"]
         self._quarantine(name, orphan.practice_id)
         return ["orphan_quarantined"]
+
+    def _drop_copies(self) -> Counter[str]:
+        """Those whose time is over or whose maker is gone; few at a time, since each drop waits for a checkpoint."""
+        deeds: Counter[str] = Counter()
+        with self._engine.begin() as connection:
+            superfluous = copies.superfluous_copies(connection, limit=MOST_COPIES_DROPPED)
+        for copy in superfluous:
+            try:
+                deeds["copy_dropped"] += drop_copy(self._engine, self._servers, copy)
+            except (*FAULTS, ShardServerUnavailableError) as fault:
+                _log.warning("copy_not_dropped", shard=str(copy.name), **describe_fault(fault))
+        return deeds
 
     def _quarantine(self, name: ShardName, practice_id: uuid.UUID | None) -> None:
         if practice_id is not None:

@@ -77,6 +77,11 @@ class AdminSession:
         self._access = access
 
     @property
+    def access(self) -> Access:
+        """How to get to other databases of the server."""
+        return self._access
+
+    @property
     def version(self) -> int:
         """The server's, as libpq writes it: 150004, 180001."""
         return self._cursor.connection.server_version

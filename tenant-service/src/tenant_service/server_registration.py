@@ -16,6 +16,7 @@ from tenant_service.exceptions import (
     TemplateDriftedError,
 )
 from tenant_service.preparation import TENANT_ROLE
+from tenant_service.recording import Operation, note
 from tenant_service.server_admin import Access, ServerAdmin
 from tenant_service.server_check import Fault
 from tenant_service.servers import FAULTS, ServerRegistry
@@ -67,6 +68,7 @@ class ServerRegistration:
                 raise ServerConflictError(f"Somebody else has just changed server {key}: look at it, and try again.")
             _refuse_a_taken_place(known, key, host=host, port=port)
             registry.save_server(connection, key, **values)
+            note(connection, Operation.SERVER_CHANGED if now else Operation.SERVER_ADDED, target=key, detail=values)
             server = _find(connection, key)
         self._servers.take(server)
         _log.info("shard_server_changed" if now else "shard_server_added", server=key)
@@ -80,6 +82,13 @@ class ServerRegistration:
         """The server, which takes new practices again. Raises ServerUnknownError."""
         return self._set_state(key, ServerState.OPEN)
 
+    def require_draining(self, key: str) -> None:
+        """Raises ServerUnknownError, ServerConflictError unless the server is being drained."""
+        with self._engine.begin() as connection:
+            server = _find(connection, key)
+        if server.state is not ServerState.DRAINING:
+            raise ServerConflictError(f"Server {key} is {server.state}: drain it first.")
+
     def remove(self, key: str) -> None:
         """Forgets a drained server that holds nothing. Raises ServerUnknownError, ServerConflictError."""
         with self._engine.begin() as connection:
@@ -90,15 +99,22 @@ class ServerRegistration:
             if server.state is not ServerState.DRAINING:
                 raise ServerConflictError(f"Server {key} is {server.state}: drain it first.")
             if registry.is_used(connection, key):
-                left = f"practices ({server.practices})" if server.practices else "shards that are being dropped: wait"
+                left = (
+                    f"practices ({server.practices})"
+                    if server.practices
+                    else "copies, or shards that are being dropped: wait"
+                )
                 raise ServerConflictError(f"Server {key} still holds {left}.")
             registry.remove_server(connection, key)
+            note(connection, Operation.SERVER_REMOVED, target=key)
         self._servers.forget(key)
 
     def _set_state(self, key: str, state: ServerState) -> Server:
         with self._engine.begin() as connection:
             _find(connection, key)
             registry.set_state(connection, key, state)
+            is_draining = state is ServerState.DRAINING
+            note(connection, Operation.SERVER_DRAINED if is_draining else Operation.SERVER_OPENED, target=key)
             server = _find(connection, key)
         self._servers.describe(server)
         _log.info("shard_server_set", server=key, state=state)

@@ -5,12 +5,15 @@ before PUBLIC has lost its rights and the stamps are set. Three steps: cloned (c
 fleet's stamp; closed), handed over (the practice's stamp; open).
 """
 
+import time
 import uuid
 from typing import NamedTuple
 
+import psycopg2.errors
 from psycopg2 import sql
 
 from shared.shards import FLEET_STAMP, PRACTICE_STAMP, shard_password
+from tenant_service.exceptions import FenceLeakyError
 from tenant_service.scram import DERIVED_ITERATIONS, scram_verifier
 from tenant_service.server_admin import AdminSession, Statement
 from tenant_service.templates import SHARD_GROUP
@@ -19,6 +22,11 @@ CONNECTION_LIMIT = 8
 """Sessions of one shard role: the connections that all patient-service processes may hold for one practice."""
 _SET_OPTION = 160_000
 """GRANT … WITH SET came with PostgreSQL 16."""
+_SESSIONS_END_WITHIN_S = 5.0
+_QUIET_LOOKS = 3
+_LOOK_EVERY_S = 0.02
+_TRIES = 2
+"""PostgreSQL itself waits 5 s for others to leave a database that is renamed."""
 ROLE_SETTINGS = {
     # a group's settings aren't inherited, so each role has its own
     "statement_timeout": "5s",
@@ -27,8 +35,14 @@ ROLE_SETTINGS = {
 }
 
 
+_COPY_OF = "copy:"
+"""Begins the stamp of a copy: it is never taken for the practice's shard, nor for one that nobody has claimed."""
 _UNKNOWN = "unknown"
 """Stamped on what is quarantined and bears no practice's stamp: it might have been a practice's."""
+_END_ALL_SESSIONS = (
+    "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid"
+    " WHERE a.datname = %s AND NOT r.rolsuper"
+)
 _FOUND = (
     "SELECT d.datname, d.datallowconn, coalesce(s.setconfig, '{}') FROM pg_database d"
     " LEFT JOIN pg_db_role_setting s ON s.setdatabase = d.oid AND s.setrole = 0"
@@ -136,6 +150,97 @@ def _stamp(database: str, setting: str, value: str) -> Statement:
     )
 
 
+def open_as_copy(session: AdminSession, database: str, *, practice_id: uuid.UUID, fleet_id: uuid.UUID) -> None:
+    """Makes of a clone, or of a shard, a copy of the practice's data: stamped as such, and open to the admin alone."""
+    name = sql.Identifier(database)
+    session.run(
+        *([sql.SQL("ALTER ROLE {} NOLOGIN").format(name)] if _has_role(session, database) else []),
+        *([sql.SQL("REVOKE ALL ON DATABASE {0} FROM {0}").format(name)] if _has_role(session, database) else []),
+        sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name),
+        _stamp(database, FLEET_STAMP, str(fleet_id)),
+        _stamp(database, PRACTICE_STAMP, f"{_COPY_OF}{practice_id}"),
+        sql.SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(name),
+        sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name),
+    )
+    _end_sessions(session, database)
+
+
+def is_copy_of(found: StampedDatabase, practice_id: uuid.UUID) -> bool:
+    """Whether the database bears the stamp of such a copy."""
+    return found.practice_stamp == f"{_COPY_OF}{practice_id}"
+
+
+def fence(session: AdminSession, database: str) -> None:
+    """Nobody but the admin connects or writes any more, and no session of the shard's role is left at the end.
+
+    Raises FenceLeakyError when one remains. A session that was just being opened shows itself late: it is read-only
+    then, and it is looked for again.
+    """
+    name = sql.Identifier(database)
+    session.run(
+        sql.SQL("REVOKE CONNECT ON DATABASE {0} FROM {0}").format(name),
+        sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name),
+    )
+    deadline = time.monotonic() + _SESSIONS_END_WITHIN_S
+    quiet = 0
+    while quiet < _QUIET_LOOKS:
+        quiet = 0 if _end_sessions(session, database) else quiet + 1
+        if time.monotonic() > deadline:
+            raise FenceLeakyError
+        time.sleep(_LOOK_EVERY_S)
+
+
+def is_quiet(session: AdminSession, database: str) -> bool:
+    """Whether nobody is connected as the shard's role."""
+    return not session.rows("SELECT 1 FROM pg_stat_activity WHERE datname = %s AND usename = %s", (database, database))
+
+
+def oid_of(session: AdminSession, database: str) -> int | None:
+    """What the database is, whatever its name."""
+    rows = session.rows("SELECT oid::bigint FROM pg_database WHERE datname = %s", (database,))
+    return int(rows[0][0]) if rows else None
+
+
+def exchange(session: AdminSession, live: str, copy: str, *, practice_id: uuid.UUID) -> None:
+    """The copy becomes the practice's shard, and its shard the copy: in one transaction, by their names and stamps.
+
+    The shard's role, its password and its place in the directory stay as they are. Both must be fenced or closed to
+    the practice; whoever else is connected is cut off. Raises ObjectInUse for a superuser, whom nobody may cut off.
+    """
+    former, latter, between = sql.Identifier(live), sql.Identifier(copy), sql.Identifier(f"{live}_exchanged")
+    for tries_left in reversed(range(_TRIES)):
+        for database in (live, copy):
+            session.rows(_END_ALL_SESSIONS, (database,))
+        try:
+            session.run(
+                sql.SQL("ALTER DATABASE {} RENAME TO {}").format(former, between),
+                sql.SQL("ALTER DATABASE {} RENAME TO {}").format(latter, former),
+                sql.SQL("ALTER DATABASE {} RENAME TO {}").format(between, latter),
+                _stamp(copy, PRACTICE_STAMP, f"{_COPY_OF}{practice_id}"),
+                sql.SQL("REVOKE ALL ON DATABASE {} FROM {}").format(latter, former),
+                sql.SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(latter),
+                _stamp(live, PRACTICE_STAMP, str(practice_id)),
+                sql.SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(former),
+                sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(former),
+                sql.SQL("GRANT CONNECT ON DATABASE {0} TO {0}").format(former),
+            )
+        except psycopg2.errors.ObjectInUse:
+            if not tries_left:
+                raise
+            time.sleep(_LOOK_EVERY_S)
+        else:
+            return
+
+
+def lift_fence(session: AdminSession, database: str) -> None:
+    """The shard's role may connect and write again."""
+    name = sql.Identifier(database)
+    session.run(
+        sql.SQL("GRANT CONNECT ON DATABASE {0} TO {0}").format(name),
+        sql.SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(name),
+    )
+
+
 def lock_out(session: AdminSession, database: str) -> None:
     """Ends the shard role's sessions and lets it log in no more; its data stays."""
     if _has_role(session, database):
@@ -157,9 +262,10 @@ def close(session: AdminSession, database: str) -> None:
     _end_sessions(session, database)
 
 
-def _end_sessions(session: AdminSession, database: str) -> None:
+def _end_sessions(session: AdminSession, database: str) -> int:
+    """How many there were."""
     query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND usename = %s"
-    session.rows(query, (database, database))
+    return len(session.rows(query, (database, database)))
 
 
 def holds_rows(session: AdminSession, database: str) -> bool:

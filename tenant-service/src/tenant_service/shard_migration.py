@@ -63,7 +63,7 @@ def look(access: Access, database: str) -> Look:
 
 
 def _look(connection: psycopg2.extensions.connection) -> Look:
-    revision = _stamp(connection)
+    revision = revision_in(connection)
     differences: list[str] = []
     if revision in migrating.shard_revisions():
         differences = catalog.differences(catalog.read(connection), catalog.expected(str(revision)))
@@ -71,7 +71,8 @@ def _look(connection: psycopg2.extensions.connection) -> Look:
     return Look(revision, tuple(differences))
 
 
-def _stamp(connection: psycopg2.extensions.connection) -> str | None:
+def revision_in(connection: psycopg2.extensions.connection) -> str | None:
+    """How far a shard says it is; None when it says nothing clear."""
     try:
         with connection.cursor() as cursor:
             cursor.execute(_STAMP)

@@ -44,12 +44,7 @@ def ensure_template(server: ServerAdmin) -> None:
         if _is_whole(session):
             return
         session.run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(database))
-        session.run(
-            sql.SQL(
-                "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER libc LC_COLLATE {} LC_CTYPE {}"
-            ).format(database, *[sql.Literal(LOCALE)] * 2)
-        )
-        _migrate(session, name)
+        make_database(session, name, revision=migrating.head(migrating.SHARD))
         session.run(
             sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database),
             # the mark of a whole template, and from here on nobody can get in the way of a clone
@@ -57,11 +52,18 @@ def ensure_template(server: ServerAdmin) -> None:
         )
 
 
-def _migrate(session: AdminSession, name: str) -> None:
-    """Raises TemplateDriftedError: what isn't as described, whatever the reason, is never cloned."""
-    head = migrating.head(migrating.SHARD)
+def make_database(session: AdminSession, name: str, *, revision: str) -> None:
+    """A database of a shard's schema at this revision. PUBLIC may still connect to it.
+
+    Raises TemplateDriftedError: what isn't as described, whatever the reason, is never used.
+    """
+    session.run(
+        sql.SQL(
+            "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER libc LC_COLLATE {} LC_CTYPE {}"
+        ).format(sql.Identifier(name), *[sql.Literal(LOCALE)] * 2)
+    )
     with session.inside(name) as connection, connection:
         with connection.cursor() as cursor:
-            cursor.execute(migrating.shard_script(None, head))
-        if differences := catalog.differences(catalog.read(connection), catalog.expected(head)):
+            cursor.execute(migrating.shard_script(None, revision))
+        if differences := catalog.differences(catalog.read(connection), catalog.expected(revision)):
             raise TemplateDriftedError(catalog.told(differences))

@@ -103,7 +103,7 @@ class WorkplaceShown(BaseModel):
     id: UUID
     name: str
     role: Role
-    status: Literal["active", "suspended"]
+    status: Literal["active", "suspended", "closing"]
     current: bool
 
 

@@ -11,7 +11,7 @@ from auth_service.schema.accounts import (
 )
 from auth_service.schema.base import SCHEMA, interval, metadata
 from auth_service.schema.operations import audit, changes, outbox
-from auth_service.schema.practices import abandoned_signups, memberships, people, practices
+from auth_service.schema.practices import abandoned_signups, deletion_records, memberships, people, practices
 
 __all__ = [
     "SCHEMA",
@@ -19,6 +19,7 @@ __all__ = [
     "api_keys",
     "audit",
     "changes",
+    "deletion_records",
     "interval",
     "invitations",
     "known_devices",

@@ -30,11 +30,15 @@ practices = Table(
     time_column("created_at"),
     time_column("updated_at"),
     Column("second_factor_roles", ARRAY(Text), nullable=False, server_default="{}", comment="must log in with two"),
+    time_column("closes_at", nullable=True),
+    Column("status_before", Text, nullable=True, comment="of the closing"),
     CheckConstraint("status IN ('provisioning', 'active', 'suspended', 'closing', 'closed')", name="status"),
     CheckConstraint("status = 'provisioning' OR database_name IS NOT NULL", name="has_database"),
 )
 Index("practices_email_key", func.lower(practices.c.email), unique=True)
 Index("practices_provisioning_idx", practices.c.created_at, postgresql_where=text("status = 'provisioning'"))
+
+Index("practices_closing_idx", practices.c.closes_at, postgresql_where=text("status = 'closing'"))
 
 memberships = Table(
     "memberships",
@@ -58,4 +62,12 @@ Index(
     "abandoned_signups_open_idx",
     abandoned_signups.c.abandoned_at,
     postgresql_where=text("released_at IS NULL"),
+)
+
+deletion_records = Table(
+    "deletion_records",
+    metadata,
+    Column("practice_id", Uuid, primary_key=True),
+    Column("record", Text, nullable=False, comment="signed; holds nothing personal"),
+    time_column("created_at"),
 )

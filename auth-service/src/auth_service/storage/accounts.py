@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import Connection, any_, bindparam, func, select, update
 
 from auth_service.schema import memberships, people, practices, second_factors
-from auth_service.storage.practices import ACTIVE, SUSPENDED
+from auth_service.storage.practices import ACTIVE, EXISTING
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ _FIND_ACCOUNT = (
     select(*_ACCOUNT)
     .join(memberships, memberships.c.person_id == people.c.id)
     .join(practices, practices.c.id == memberships.c.practice_id)
-    .where(people.c.email_key == bindparam("wanted"), practices.c.status.in_((ACTIVE, SUSPENDED)))
+    .where(people.c.email_key == bindparam("wanted"), practices.c.status.in_(EXISTING))
     .order_by(
         (practices.c.status == ACTIVE).desc(),
         memberships.c.last_used_at.desc().nulls_last(),
@@ -62,7 +62,7 @@ _FIND_ACCOUNT_IN = (
     .where(
         people.c.id == bindparam("person"),
         practices.c.id == bindparam("practice"),
-        practices.c.status.in_((ACTIVE, SUSPENDED)),
+        practices.c.status.in_(EXISTING),
     )
 )
 _KNOWN_HASH = select(people.c.id).where(people.c.id == bindparam("person"), people.c.password == bindparam("hash"))

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection, and_, func, insert, or_, select, update
 
 from auth_service.schema import api_keys, interval, practices
-from auth_service.storage.practices import ACTIVE, SUSPENDED
+from auth_service.storage.practices import EXISTING
 
 USE_NOTED_EVERY_S = 60
 
@@ -112,7 +112,7 @@ def use_key(connection: Connection, digest: bytes) -> ApiKey | None:
     row = connection.execute(
         select(*_KEY)
         .join(practices, practices.c.id == api_keys.c.practice_id)
-        .where(api_keys.c.digest == digest, _IS_LIVE, practices.c.status.in_((ACTIVE, SUSPENDED)))
+        .where(api_keys.c.digest == digest, _IS_LIVE, practices.c.status.in_(EXISTING))
     ).first()
     if row is None:
         return None

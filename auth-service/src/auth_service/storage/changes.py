@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, ColumnElement, Connection, and_, delete, func, insert, not_, or_, select
 
 from auth_service.schema import changes, interval, practices
-from auth_service.storage.practices import SUSPENDED
+from auth_service.storage.practices import AT_REST
 from shared.changes import PRACTICE_SUSPENDED, SESSION_CHANGED, SESSION_REVOKED
 
 _SECOND = func.floor(func.extract("epoch", changes.c.at)).cast(BigInteger)
@@ -70,7 +70,7 @@ def prune_changes(connection: Connection, *, age_s: int) -> int:
 
 
 def _suspension_in_force() -> ColumnElement[bool]:
-    suspended = select(practices.c.id).where(practices.c.status == SUSPENDED)
+    suspended = select(practices.c.id).where(practices.c.status.in_(AT_REST))
     return and_(changes.c.kind == PRACTICE_SUSPENDED, changes.c.practice_id.in_(suspended))
 
 

@@ -9,7 +9,10 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from auth_service.schema import abandoned_signups, interval, memberships, people, practices
 
-PROVISIONING, ACTIVE, SUSPENDED = "provisioning", "active", "suspended"
+PROVISIONING, ACTIVE, SUSPENDED, CLOSING, CLOSED = "provisioning", "active", "suspended", "closing", "closed"
+AT_REST = (SUSPENDED, CLOSING)
+"""Nobody of such a practice gets in, and no session ends: it may go on."""
+EXISTING = (ACTIVE, *AT_REST)
 EMAIL_CONSTRAINTS = frozenset({"people_email_key_key", "practices_email_key"})
 
 
@@ -155,7 +158,7 @@ def list_practices(
     """Practices by id, which is by age; `after` is the last one of the page before. Else also half-made and closed."""
     query = select(*_SHOWN)
     if registered_only:
-        query = query.where(practices.c.status.in_((ACTIVE, SUSPENDED)))
+        query = query.where(practices.c.status.in_(EXISTING))
     if only is not None:
         query = query.where(practices.c.id == only)
     if after is not None:

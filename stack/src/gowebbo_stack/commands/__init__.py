@@ -2,7 +2,7 @@
 
 import typer
 
-from gowebbo_stack.commands import embedded, practices, servers, shards
+from gowebbo_stack.commands import copies, embedded, fleet, practices, servers, shards
 
 app = typer.Typer(
     help="GoWebbo: run everything on this machine, and look after practices and their servers.",
@@ -15,5 +15,7 @@ app.command()(embedded.status)
 app.command()(embedded.clean_data)
 app.command()(embedded.mailbox)
 app.add_typer(practices.app, name="practices")
+copies.add_to(practices.app)
+app.add_typer(fleet.app, name="fleet")
 app.add_typer(servers.app, name="servers")
 app.add_typer(shards.app, name="shards")

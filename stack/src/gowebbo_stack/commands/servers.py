@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gowebbo_stack.commands.terminal import AsJson, Url, Yes, as_admin, confirm, print_rows
+from gowebbo_stack.commands.terminal import AsJson, Url, Yes, as_admin, confirm, fail, moving_bar, print_rows
 
 if TYPE_CHECKING:
     from gowebbo_stack.admin import Admin
@@ -58,12 +58,31 @@ def add(
 
 
 @app.command()
-def drain(key: Key, *, as_json: AsJson = False, url: Url = None, yes: Yes = False) -> None:
-    """Put no more practices on a server. Those it has go on as before."""
+def drain(
+    key: Key,
+    *,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the practices that are there where they are.")] = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    yes: Yes = False,
+) -> None:
+    """Put no more practices on a server, and move those it has to others, one after the other, while they work.
+
+    Exit code 1 when not all of them could be moved. What was interrupted is repeated: only what is left will be moved.
+    """
     from gowebbo_stack import operations  # noqa: PLC0415
 
-    confirm(f"Put no more practices on server {key}?", yes=yes)
-    _show(url, lambda admin: operations.set_server(admin, key, "drain"), as_json=as_json)
+    confirm(f"Drain server {key}?" if keep else f"Drain server {key} and move all its practices?", yes=yes)
+    servers = as_admin(url, lambda admin: operations.set_server(admin, key, "drain"))
+    left: list[dict[str, Any]] = []
+    if not keep:
+        with moving_bar("Moving practices") as tell:
+            moves = as_admin(url, lambda admin: operations.evacuate(admin, key, tell=tell))
+        left = [one for one in moves if one["result"] != "moved"]
+        servers = as_admin(url, operations.servers)
+    print_rows(servers, operations.SERVER_COLUMNS, as_json=as_json)
+    if left:
+        fail("\n".join(f"{one['practice']} is still on {key}: {one['reason']}" for one in left))
 
 
 @app.command("open")

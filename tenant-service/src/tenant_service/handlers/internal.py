@@ -1,5 +1,6 @@
 """What other services ask for: shards of practices, the servers, what changed."""
 
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -7,8 +8,18 @@ from fastapi import APIRouter, Depends, Query, Response
 from shared.app import service_only
 from shared.changes import changes_answer
 from tenant_service import listing
-from tenant_service.dependencies import Central, Claimed, MakingSlots, PracticeId, Provisioner, UndoingSlots
+from tenant_service.dependencies import (
+    Central,
+    Claimed,
+    Eraser,
+    Exporter,
+    MakingSlots,
+    PracticeId,
+    Provisioner,
+    UndoingSlots,
+)
 from tenant_service.handlers.shapes import json_answer
+from tenant_service.models.copies import ExportOrder
 from tenant_service.storage.directory import Shard
 
 router = APIRouter(prefix="/internal", dependencies=[Depends(service_only)], include_in_schema=False)
@@ -44,6 +55,19 @@ def get_shard(practice_id: PracticeId, provisioning: Provisioner) -> Response:
 async def delete_shard(practice_id: PracticeId, provisioning: Provisioner, slots: UndoingSlots) -> Response:
     """Undo a sign-up's shard. The state in the answer is `undone`, or `quarantined` when it was kept."""
     return json_answer(_shard_document(await slots.run(provisioning.release, practice_id)))
+
+
+@router.post("/shards/{practice_id}/erase")
+async def erase_shard(practice_id: PracticeId, erasing: Eraser, slots: UndoingSlots) -> Response:
+    """Destroy all data of a closed practice. The answer tells what there was; done again it finds nothing."""
+    return json_answer(await slots.run(erasing.erase, practice_id))
+
+
+@router.post("/shards/{practice_id}/export")
+def export_shard(practice_id: PracticeId, order: ExportOrder, exporting: Exporter) -> Response:
+    """Write what the practice takes with it into a folder on this machine."""
+    facts = exporting.export(practice_id, Path(order.to), practice=order.practice, audit=order.audit)
+    return json_answer(facts, status=201)
 
 
 @router.get("/servers")

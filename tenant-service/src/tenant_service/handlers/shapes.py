@@ -3,16 +3,25 @@
 from typing import Any
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
-from shared.app import requires
+from shared.app import CallerDep, requires
 from shared.envelope import success
-from shared.roles import Permission
+from shared.roles import Permission, demand
 from tenant_service.models.jobs import JobItem
+from tenant_service.recording import Origin, origin
 from tenant_service.storage.jobs import Job
 
 ADMIN_PATH = "/api/v1/admin"
-OPERATE = requires(Permission.PLATFORM_OPERATE)
+
+
+async def _operate(request: Request, caller: CallerDep) -> None:
+    """403 unless the caller may change something; what is noted knows then where the call comes from."""
+    demand(caller, Permission.PLATFORM_OPERATE)
+    origin.set(Origin(caller.client_address, str(request.scope["state"]["request_id"])))
+
+
+OPERATE = Depends(_operate)
 
 
 def admin_router() -> APIRouter:

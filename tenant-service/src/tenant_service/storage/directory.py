@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Row, Uuid, bindparam, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from shared.changes import SHARD_FENCED, SHARD_QUARANTINED, SHARD_RELEASED, SHARD_UNFENCED
+from shared.changes import SHARD_FENCED, SHARD_MOVED, SHARD_QUARANTINED, SHARD_RELEASED, SHARD_UNFENCED
 from shared.shards import ShardName
 from tenant_service.schema import fleet, shards
 from tenant_service.storage.changes import record_change
@@ -24,10 +24,16 @@ class ShardState(StrEnum):
 
 
 class Fence(StrEnum):
-    """Why nobody may use a shard now. Whoever sets a fence lifts it; these are the migrations'."""
+    """Why nobody may use a shard now. Whoever sets a fence lifts it: migrations the first two, a move its own."""
 
     DRIFTED = "drifted"
     BEHIND = "behind"
+    MOVING = "moving"
+
+    @property
+    def family(self) -> tuple["Fence", ...]:
+        """Those that the same deed sets and lifts."""
+        return (Fence.MOVING,) if self is Fence.MOVING else (Fence.DRIFTED, Fence.BEHIND)
 
 
 class Shard(NamedTuple):
@@ -189,21 +195,49 @@ def note_revision(connection: Connection, practice_id: uuid.UUID, revision: str)
 
 def set_fence(connection: Connection, practice_id: uuid.UUID, fence: Fence) -> None:
     """Nobody may use the shard from now on, unless it is fenced for another deed's reason anyway."""
-    _change_fence(connection, practice_id, fence, shards.c.fence.is_distinct_from(fence), SHARD_FENCED)
+    is_news = shards.c.fence.is_distinct_from(fence)
+    _change_fence(connection, practice_id, fence, is_news, SHARD_FENCED, family=fence.family)
 
 
-def lift_fence(connection: Connection, practice_id: uuid.UUID) -> None:
-    """Everybody may use the shard again, as far as migrations are concerned."""
-    _change_fence(connection, practice_id, None, shards.c.fence.is_not(None), SHARD_UNFENCED)
+def lift_fence(connection: Connection, practice_id: uuid.UUID, family: Collection[Fence] = Fence.BEHIND.family) -> None:
+    """Everybody may use the shard again, as far as the fences of this family are concerned."""
+    _change_fence(connection, practice_id, None, shards.c.fence.is_not(None), SHARD_UNFENCED, family=family)
 
 
 def _change_fence(
-    connection: Connection, practice_id: uuid.UUID, fence: Fence | None, is_news: ColumnElement[bool], change: str
+    connection: Connection,
+    practice_id: uuid.UUID,
+    fence: Fence | None,
+    is_news: ColumnElement[bool],
+    change: str,
+    *,
+    family: Collection[Fence],
 ) -> None:
-    own = or_(shards.c.fence.is_(None), shards.c.fence.in_(list(Fence)))
+    own = or_(shards.c.fence.is_(None), shards.c.fence.in_(list(family)))
     statement = update(shards).where(shards.c.practice_id == practice_id, own, is_news)
     if connection.execute(statement.values(fence=fence, updated_at=func.now())).rowcount:
         record_change(connection, practice_id, change)
+
+
+def move_shard(connection: Connection, practice_id: uuid.UUID, *, to: str, revision: str) -> None:
+    """The practice works on another server from now on; the move's fence ends with that."""
+    place = {"server": to, "revision": revision, "fence": None, "updated_at": func.now()}
+    connection.execute(update(shards).where(shards.c.practice_id == practice_id).values(**place))
+    record_change(connection, practice_id, SHARD_MOVED)
+
+
+def erase_shard(connection: Connection, practice_id: uuid.UUID) -> None:
+    """The practice's data is gone for good: what stays is that no shard will ever be made for it."""
+    gone = {"state": ShardState.UNDONE, "server": None, "database": None, "fence": None, "updated_at": func.now()}
+    tombstone = insert(shards).values(practice_id=practice_id, **gone)
+    connection.execute(tombstone.on_conflict_do_update(index_elements=["practice_id"], set_=gone))
+    record_change(connection, practice_id, SHARD_RELEASED)
+
+
+def shards_on(connection: Connection, server: str) -> list[Shard]:
+    """The shards that practices work in on a server."""
+    query = select(*_SHARD).where(shards.c.server == server, shards.c.state == ShardState.READY)
+    return [_shard(row) for row in connection.execute(query.order_by(shards.c.practice_id))]
 
 
 def count_states(connection: Connection) -> dict[ShardState, int]:

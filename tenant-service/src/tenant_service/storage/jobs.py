@@ -67,9 +67,12 @@ def unfinished_jobs(connection: Connection) -> list[Job]:
     return _found(connection, select(*_JOB))
 
 
-def unfinished_of_kind(connection: Connection, kind: str) -> Job | None:
-    """The job of this kind that waits or runs."""
-    return next(iter(_found(connection, select(*_JOB).where(jobs.c.kind == kind))), None)
+def unfinished_of_kind(connection: Connection, kind: str, *, practice_id: str | None = None) -> Job | None:
+    """The job of this kind that waits or runs: of those about this practice, if it is about one."""
+    query = select(*_JOB).where(jobs.c.kind == kind)
+    if practice_id is not None:
+        query = query.where(jobs.c.arguments["practice_id"].astext == practice_id)
+    return next(iter(_found(connection, query)), None)
 
 
 def _found(connection: Connection, query: Select[*tuple[Any, ...]]) -> list[Job]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Select, and_, case, delete, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from tenant_service.schema import servers, shards, warm_shards
+from tenant_service.schema import copies, servers, shards, warm_shards
 
 
 class ServerState(StrEnum):
@@ -92,10 +92,11 @@ def set_state(connection: Connection, key: str, state: ServerState) -> None:
 
 
 def is_used(connection: Connection, key: str) -> bool:
-    """Whether anything of this fleet is or may be there: practices, leftovers of sign-ups, shards made ahead."""
+    """Whether anything of this fleet is or may be there: practices, leftovers of sign-ups, warm shards, copies."""
     placed = select(shards.c.server).where(shards.c.server == key)
     warm = select(warm_shards.c.server).where(warm_shards.c.server == key)
-    return bool(connection.scalar(select(or_(placed.exists(), warm.exists()))))
+    copied = select(copies.c.server).where(copies.c.server == key)
+    return bool(connection.scalar(select(or_(placed.exists(), warm.exists(), copied.exists()))))
 
 
 def remove_server(connection: Connection, key: str) -> None:

@@ -1,5 +1,7 @@
 """A practice's data in more than one place: moves, copies beside the live shard, backups; and what the admin did."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
@@ -18,7 +20,7 @@ def upgrade() -> None:
     _create_operations()
 
 
-def _time(name: str, *, nullable: bool = False) -> sa.Column[sa.DateTime]:
+def _time(name: str, *, nullable: bool = False) -> sa.Column[Any]:
     default = None if nullable else sa.func.now()
     return sa.Column(name, sa.DateTime(timezone=True), nullable=nullable, server_default=default)
 
