@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from e2e_api import Api, Practice
+from e2e_browser import Browser, Page, run_browser
 from e2e_stack import EmbeddedStack, Mailbox, StackFactory, finish_removals, new_folder, new_secret
 
 ADMIN = ("the-admin", secrets.token_hex(12))
@@ -113,3 +114,17 @@ def superuser_dsn(stack: EmbeddedStack) -> str:
 def central_database(stack: EmbeddedStack) -> str:
     """The name of the shared stack's central database."""
     return stack.central_database()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One browser; every test opens windows of its own."""
+    with run_browser() as one:
+        yield one
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A window as wide as a desk."""
+    with browser.page() as one:
+        yield one

@@ -1,203 +1,295 @@
-"""The pages that mails link to, in a real browser: with the keyboard alone, on a telephone, loading nothing else."""
+"""The pages that mails link to, used in a real browser by somebody who has a keyboard and no mouse."""
 
-import os
+import json
 import re
-import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from email.message import EmailMessage
+from urllib.parse import urlsplit
 
 import pytest
-from e2e_api import Api, Practice
-from e2e_stack import Mailbox, eventually
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from e2e_api import Api, Practice, assert_error
+from e2e_browser import PHONE_PX, Browser, Page, origin
+from e2e_stack import EmbeddedStack, Mailbox, eventually
 
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_LINK = re.compile(r"https?://\S+/account/\S+")
+FORGOT = "/api/v1/auth/password/forgot"
+INVITATIONS = "/api/v1/staff/invitations"
 NEW_PASSWORD = "another-good-password"
-PHONE = {"width": 320, "height": 640}
+USED = "This link was used already, or it is too old."
+NAMES = ("verify", "reset", "join")
+UNKNOWN_TOKEN = "A" * 43
+LEAST_CONTRAST = 4.5
+"""WCAG 2.2, 1.4.3."""
 
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium of this machine. Where there is none, REQUIRE_BROWSER=1 fails."""
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
-    if program is None:
-        told = "needs a browser on PATH: apt-get install chromium"
-        if os.environ.get("REQUIRE_BROWSER") == "1":
-            pytest.fail(told)
-        pytest.skip(told)
-    as_root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=as_root)
-        yield chromium
-        chromium.close()
-
-
-@dataclass
-class Visit:
-    """A page, and what the browser did and said of it."""
-
-    page: Page
-    requests: list[str] = field(default_factory=list)
-    referers: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
-
-    def tab_to(self, name: str) -> None:
-        """Moves the focus by the keyboard until it is on the field with this id."""
-        for _ in range(10):
-            if self.page.evaluate("document.activeElement.id") == name:
-                return
-            self.page.keyboard.press("Tab")
-        raise AssertionError(f"{name} is not reached by Tab")
-
-    def type(self, name: str, text: str) -> None:
-        self.tab_to(name)
-        self.page.keyboard.type(text)
-
-    def status(self, text: str) -> None:
-        """Waits until the page says so."""
-        expect(self.page.get_by_role("status")).to_have_text(re.compile(text))
-
-    def assert_clean(self, url: str, token: str) -> None:
-        """Nothing came from elsewhere, nothing was complained of, and the token is in no address."""
-        assert {request.split("/account")[0].split("/api")[0] for request in self.requests} == {url}
-        assert self.complaints == []
-        assert not [one for one in self.requests + self.referers if token and token in one]
-        assert self.page.url.endswith(("/verify", "/reset", "/join"))
+CONTRASTS = """
+(() => {
+  const pen = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const light = (colour) => {
+    pen.clearRect(0, 0, 1, 1);
+    pen.fillStyle = colour;
+    pen.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = pen.getImageData(0, 0, 1, 1).data;
+    const [R, G, B] = [r, g, b].map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    return a === 0 ? null : 0.2126 * R + 0.7152 * G + 0.0722 * B;
+  };
+  const ground = (one) => light(getComputedStyle(one).backgroundColor) ?? ground(one.parentElement);
+  const hasText = (one) => [...one.childNodes].some((part) => part.nodeType === Node.TEXT_NODE && part.data.trim());
+  const written = [...document.querySelectorAll("body *")].filter(
+    (one) => one.checkVisibility() && (one.matches("input") || hasText(one)));
+  return Object.fromEntries(written.map((one) => {
+    const [low, high] = [light(getComputedStyle(one).color), ground(one)].sort((a, b) => a - b);
+    return [one.textContent || one.id, (high + 0.05) / (low + 0.05)];
+  }));
+})()
+"""
+"""The contrast of every text that is seen, and of what is typed."""
 
 
 @pytest.fixture
-def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
-    """Opens an address in a browser that knows nothing."""
-    pages = []
-
-    def open_page(address: str, **settings: object) -> Visit:
-        context = browser.new_context(**settings)
-        pages.append(context)
-        visited = Visit(context.new_page())
-        page = visited.page
-        page.on("request", lambda request: visited.requests.append(request.url))
-        page.on("request", lambda request: visited.referers.append(request.headers.get("referer", "")))
-        page.on("pageerror", lambda error: visited.complaints.append(str(error)))
-        page.on(
-            "console",
-            lambda said: (
-                visited.complaints.append(said.text)
-                if said.type == "error" and "the server responded with a status of 4" not in said.text
-                else None
-            ),
-        )
-        page.goto(address)
-        return visited
-
-    yield open_page
-    for context in pages:
-        context.close()
+def joined(new_practice: Callable[..., Practice]) -> Practice:
+    """A practice for one test, since its password changes."""
+    return new_practice()
 
 
-def link_in(message: EmailMessage, url: str) -> tuple[str, str]:
-    """The mail's link at this stack's own address, and the token in it."""
+@pytest.fixture
+def link(mailbox: Mailbox) -> Callable[[str, str], str]:
+    """Waits for the mail to an address that links to an account page; returns the link."""
+
+    def wait(address: str, name: str) -> str:
+        def found() -> list[str]:
+            return [link for one in mailbox.sent_to(address) for link in _links(one) if f"/account/{name}#" in link]
+
+        return eventually(found, f"a mail to {address} that links to {name}", timeout_s=15)[-1]
+
+    return wait
+
+
+def _links(message: EmailMessage) -> list[str]:
     part = message.get_body(("plain",))
     assert part is not None
-    found = _LINK.search(str(part.get_content()))
-    assert found
-    link = f"{url}/account/{found[0].split('/account/')[1]}"
-    return link, link.split("#")[1]
+    return re.findall(r"https?://\S+", part.get_content())
 
 
-def mail_about(mailbox: Mailbox, address: str, word: str) -> EmailMessage:
-    def found() -> list[EmailMessage]:
-        return [one for one in mailbox.sent_to(address) if word in str(one["Subject"]).lower()]
+def _assert_quiet(page: Page, api: Api, link: str) -> None:
+    """The page spoke to the gateway alone and complained of nothing; the token went out in a body, if at all."""
+    token = urlsplit(link).fragment
+    assert page.complaints == []
+    assert {origin(request["url"]) for request in page.requests} == {api.url}
+    for request in page.requests:
+        assert token not in request["url"]
+        assert token not in json.dumps(request["headers"])
+        assert not [value for name, value in request["headers"].items() if name.lower() == "referer" and value]
+    passed = [entry["url"] for entry in page.call("Page.getNavigationHistory")["entries"]]
+    assert not [url for url in passed if token in url], "Back leads to the token"
+    assert page.run("location.hash") == ""
+    assert page.run("document.cookie + localStorage.length + sessionStorage.length") == "00"
 
-    return eventually(found, f"a mail about {word}", timeout_s=20)[-1]
+
+def _value(page: Page, field: str) -> str:
+    return str(page.run(f"document.getElementById('{field}').value"))
 
 
-def test_an_address_is_confirmed_once(
-    api: Api, new_practice: Callable[..., Practice], mailbox: Mailbox, visit: Callable[..., Visit]
+def test_the_welcome_mails_link_confirms_the_address_once(
+    stack: EmbeddedStack, api: Api, joined: Practice, page: Page, link: Callable[[str, str], str]
 ) -> None:
-    practice = new_practice()
-    link, token = link_in(mail_about(mailbox, practice.email, "welcome"), api.url)
-    visited = visit(link)
-    assert token not in visited.page.url
-    visited.page.keyboard.press("Enter")  # the button has the focus
-    visited.status("your e-mail address is confirmed")
-    visited.assert_clean(api.url, token)
-    again = visit(link)
-    again.page.keyboard.press("Enter")
-    again.status("no longer valid")
-    again.assert_clean(api.url, token)
-
-
-def test_a_forgotten_password_is_replaced_with_the_keyboard_alone(
-    api: Api, new_practice: Callable[..., Practice], mailbox: Mailbox, visit: Callable[..., Visit]
-) -> None:
-    practice = new_practice()
-    assert api.post("/api/v1/auth/password/forgot", json={"email": practice.email}).status_code == 200
-    link, token = link_in(mail_about(mailbox, practice.email, "reset"), api.url)
-    visited = visit(link)
-    visited.type("password", "password1")
-    visited.type("repeat", "password2")
-    visited.page.keyboard.press("Enter")
-    visited.status("The passwords differ")
-    for name in ("password", "repeat"):
-        visited.page.locator(f"#{name}").fill("password1")
-    visited.page.keyboard.press("Enter")
-    visited.status("common")
-    assert visited.page.locator("#password").input_value() == "password1"
-    for name in ("password", "repeat"):
-        visited.page.locator(f"#{name}").fill(NEW_PASSWORD)
-    visited.page.keyboard.press("Enter")
-    visited.status("Your password is set")
-    visited.assert_clean(api.url, token)
-    assert api.log_in(practice.email, NEW_PASSWORD).status_code == 200
-    assert api.log_in(practice.email, practice.password).status_code == 401
-
-
-def test_an_invitation_is_accepted(
-    api: Api, new_practice: Callable[..., Practice], mailbox: Mailbox, visit: Callable[..., Visit]
-) -> None:
-    practice = new_practice()
-    invited = f"invited-{practice.email}"
-    order = {"email": invited, "role": "clinician"}
-    assert practice.call("POST", "/api/v1/staff/invitations", json=order).status_code == 201
-    link, token = link_in(mail_about(mailbox, invited, "invit"), api.url)
-    visited = visit(link)
-    visited.type("name", "Dr. Ada Ümit")
-    visited.type("password", NEW_PASSWORD)
-    visited.page.keyboard.press("Enter")
-    visited.status("Welcome")
-    visited.assert_clean(api.url, token)
-    assert api.log_in(invited, NEW_PASSWORD).status_code == 200
-
-
-@pytest.mark.parametrize("name", ["verify", "reset", "join"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_page_is_for_everybody(api: Api, visit: Callable[..., Visit], name: str, scheme: str) -> None:
-    """Without a token it asks for one; every field has a name; a telephone needs no scrolling sideways."""
-    visited = visit(f"{api.url}/account/{name}", viewport=PHONE, color_scheme=scheme)
-    page = visited.page
-    expect(page.locator("#token")).to_be_focused()
-    assert page.evaluate("document.documentElement.lang") == "en"
-    assert page.title().endswith("GoWebbo")
-    assert page.locator("h1").count() == page.get_by_role("status").count() == 1
-    assert page.evaluate("[...document.querySelectorAll('input')].every(i => i.labels.length === 1)")
-    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-    ink, paper = page.evaluate(
-        "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
+    address = link(joined.email, "verify")
+    mails = str(stack.status()["mailbox"]["url"])
+    page.open(mails)
+    [path] = page.run(
+        f"[...document.querySelectorAll('tr')].filter((row) => row.innerText.includes('{joined.email}'))"
+        ".map((row) => row.querySelector('a').pathname)"
     )
-    assert ink != paper
-    page.keyboard.type("not-a-token")
-    for name_of_field in ("name", "password", "repeat"):
-        if page.locator(f"#{name_of_field}").count():
-            page.locator(f"#{name_of_field}").fill(NEW_PASSWORD)
-    page.keyboard.press("Enter")
-    visited.status("no longer valid|not valid|token")
-    visited.assert_clean(api.url, "")
+    page.open(mails + path)
+    page.requests.clear()
+    page.follow("/account/verify#")
+    assert page.focused() == "Confirm"
+    page.press("Enter")
+    page.wait_for_text("your e-mail address is confirmed")
+    page.open(address)  # in the same tab, where only the fragment is another one
+    page.wait_for_text("One click")
+    page.press("Enter")
+    page.wait_for_text(USED)
+    assert page.focused() == ""
+    assert "Confirm\n" not in page.text(), "there is nothing left to press"
+    [first, second] = [request for request in page.requests if request["method"] == "POST"]
+    assert first["url"] == second["url"] == f"{api.url}/api/v1/auth/email/verify"
+    assert json.loads(first["postData"]) == {"token": urlsplit(address).fragment}
+    page.requests[:] = [request for request in page.requests if origin(request["url"]) != mails]
+    _assert_quiet(page, api, address)
 
 
-def test_the_documents_render_without_the_internet(api: Api, visit: Callable[..., Visit]) -> None:
-    visited = visit(f"{api.url}/docs")
-    expect(visited.page.get_by_text("/api/v1/practices/signup")).to_be_visible(timeout=20_000)
-    assert {request.removeprefix(api.url).split("/")[0] for request in visited.requests} == {""}
-    assert visited.complaints == []
+def test_a_forgotten_password_is_set_anew_by_keyboard_alone(
+    api: Api, joined: Practice, browser: Browser, page: Page, link: Callable[[str, str], str]
+) -> None:
+    assert api.post(FORGOT, json={"email": joined.email}).status_code == 200
+    address = link(joined.email, "reset")
+    page.open(address)
+    _fill_in(page, "password1", "password1")
+    page.wait_for_text("This is one of the commonest passwords")
+    assert [_value(page, "password"), _value(page, "repeat")] == ["password1", "password1"], "what was typed is kept"
+    assert page.focused().startswith("New password"), "the keyboard is where something must be done"
+    described = page.run(
+        "document.getElementById(document.activeElement.getAttribute('aria-describedby')).innerText"
+        " + document.activeElement.getAttribute('aria-invalid')"
+    )
+    assert described.startswith("This is one of the commonest passwords")
+    assert described.endswith("true")
+
+    _fill_in(page, NEW_PASSWORD, "something-else")
+    page.wait_for_text("The passwords differ.")
+    assert "commonest" not in page.text()
+    assert page.focused() == "The same again"
+    page.type(NEW_PASSWORD)
+    page.press("Enter")
+    page.wait_for_text("Your password is set.")
+    assert _value(page, "password") == "", "a password stays no longer than needed"
+    assert_error(api.log_in(joined.email), 401, "wrong-credentials")
+    assert api.log_in(joined.email, NEW_PASSWORD).status_code == 200
+    _assert_quiet(page, api, address)
+
+    with browser.page() as later:
+        later.open(address)
+        _fill_in(later, "a-third-good-password", "a-third-good-password")
+        later.wait_for_text(USED)
+        assert later.complaints == []
+    assert api.log_in(joined.email, NEW_PASSWORD).status_code == 200
+
+
+def _fill_in(page: Page, password: str, repeated: str) -> None:
+    assert page.focused().startswith("New password")
+    page.type(password)
+    page.press("Tab")
+    assert page.focused() == "The same again"
+    page.type(repeated)
+    page.press("Enter")
+
+
+def test_an_invitation_is_accepted_with_a_name_and_a_password(
+    api: Api, practice: Practice, page: Page, link: Callable[[str, str], str]
+) -> None:
+    email = f"invited-{practice.id[-8:]}@example.com"
+    assert practice.call("POST", INVITATIONS, json={"email": email, "role": "clinician"}).status_code == 201
+    address = link(email, "join")
+    page.open(address)
+    assert page.focused() == "Your name"
+    page.type("Dr. Ada Lovelace")
+    page.press("Tab")
+    page.type("short")
+    page.press("Enter")
+    page.wait_for_text("Please correct what is marked.")
+    assert page.focused().startswith("Password")
+    assert _value(page, "name") == "Dr. Ada Lovelace"
+    page.type(NEW_PASSWORD)
+    page.press("Enter")
+    page.wait_for_text("Welcome!")
+    assert api.log_in(email, NEW_PASSWORD).status_code == 200
+    [person] = [one for one in practice.get("/api/v1/staff").json()["result"]["data"] if one["email"] == email]
+    assert (person["name"], person["role"]) == ("Dr. Ada Lovelace", "clinician")
+    _assert_quiet(page, api, address)
+
+
+def test_who_has_an_account_joins_with_its_password(
+    api: Api, practice: Practice, joined: Practice, page: Page, link: Callable[[str, str], str]
+) -> None:
+    assert practice.call("POST", INVITATIONS, json={"email": joined.email, "role": "auditor"}).status_code == 201
+    page.open(link(joined.email, "join"))
+    page.type("Ada")
+    page.press("Tab")
+    page.type("not-the-password")
+    page.press("Enter")
+    refused = assert_error(api.log_in(joined.email, "not-the-password"), 401, "wrong-credentials")
+    page.wait_for_text(refused["detail"])
+    assert page.focused().startswith("Password")
+    page.type(joined.password)
+    page.press("Enter")
+    page.wait_for_text("Welcome!")
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_link_without_its_code_says_so_and_asks_for_it(api: Api, page: Page, name: str) -> None:
+    page.open(f"{api.url}/account/{name}")
+    page.wait_for_text("code is missing.")
+    assert page.focused() == "Code from the mail"
+    assert page.complaints == []
+
+
+def test_the_code_of_a_mail_can_be_typed(
+    api: Api, joined: Practice, page: Page, link: Callable[[str, str], str]
+) -> None:
+    page.open(f"{api.url}/account/verify")
+    page.type(UNKNOWN_TOKEN)
+    page.press("Enter")
+    page.wait_for_text("This code is wrong, was used already, or is too old.")
+    assert page.focused() == "Code from the mail"
+    page.type(f" {urlsplit(link(joined.email, 'verify')).fragment} ")
+    page.press("Enter")
+    page.wait_for_text("your e-mail address is confirmed")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gateway_that_does_not_answer_loses_nothing_that_was_typed(api: Api, page: Page, name: str) -> None:
+    page.open(f"{api.url}/account/{name}#{UNKNOWN_TOKEN}")
+    page.call("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=-1, uploadThroughput=-1)
+    for field in page.run("[...document.querySelectorAll('input:not(#token)')].map((one) => one.id)"):
+        page.run(f"document.getElementById('{field}').focus()")
+        page.type(NEW_PASSWORD)
+    page.press("Enter")
+    page.wait_for_text("That did not work just now. Please try again.")
+    assert _value(page, "token") == UNKNOWN_TOKEN
+    assert page.run("[...document.querySelectorAll('input')].every((one) => one.value)")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_page_tells_a_screen_reader_what_it_is(api: Api, page: Page, name: str) -> None:
+    for fragment in ("", f"#{UNKNOWN_TOKEN}"):
+        page.open("about:blank")
+        page.open(f"{api.url}/account/{name}{fragment}")
+        assert page.run("document.documentElement.lang") == "en"
+        assert page.run("document.title").endswith("· GoWebbo")
+        assert page.run("document.querySelectorAll('h1').length") == 1
+        nodes = page.call("Accessibility.getFullAXTree")["nodes"]
+        roles = [
+            (node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]
+        ]
+        assert [role for role, _ in roles].count("status") == 1
+        assert {"main", "heading", "button"} <= {role for role, _ in roles}
+        assert all(name for role, name in roles if role in {"textbox", "button", "heading"}), roles
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tab_goes_through_the_fields_to_the_button(api: Api, page: Page, name: str) -> None:
+    page.open(f"{api.url}/account/{name}#{UNKNOWN_TOKEN}")
+    labels = page.run(
+        "[...document.querySelectorAll('input:not(#token), button')]"
+        ".map((one) => one.labels[0]?.innerText ?? one.innerText)"
+    )
+    passed = []
+    for _ in labels:
+        passed.append(page.focused())
+        assert page.run("getComputedStyle(document.activeElement).outlineStyle") == "solid", "the focus is seen"
+        page.press("Tab")
+    assert passed == labels
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_every_state_is_readable_on_the_narrowest_phone(api: Api, browser: Browser, name: str, *, dark: bool) -> None:
+    with browser.page(width=PHONE_PX, height=640, dark=dark) as phone:
+        phone.open(f"{api.url}/account/{name}")
+        _assert_readable(phone, dark=dark)
+        phone.open(f"{api.url}/account/{name}#{UNKNOWN_TOKEN}")
+        _assert_readable(phone, dark=dark)
+        phone.run("mark([...form.querySelectorAll('input')].map(({ id }) => ({ field: id, message: 'W'.repeat(99) })))")
+        _assert_readable(phone, dark=dark)
+        for kind in ("done", "problem"):
+            phone.run(f"end('{kind}', form.dataset.spent)")
+            _assert_readable(phone, dark=dark)
+
+
+def _assert_readable(page: Page, *, dark: bool) -> None:
+    page.assert_fits()
+    contrasts: dict[str, float] = page.run(CONTRASTS)
+    assert contrasts
+    assert {text: ratio for text, ratio in contrasts.items() if ratio < LEAST_CONTRAST} == {}
+    ground = page.run("getComputedStyle(document.body).backgroundColor")
+    assert (max(map(int, re.findall(r"\d+", ground)[:3])) < 64) == dark

@@ -21,6 +21,7 @@ _MAX_HEAD_BYTES = 16_384
 _TIMEOUT_S = 10.0
 _LISTED = 200
 _KEY = re.compile(r"[A-Za-z0-9_.,:=+-]{1,200}")
+_LINK = re.compile(r"""(https?://[^\s<>"]*[^\s<>".,;:!?)])""")
 
 _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; frame-src 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -29,14 +30,24 @@ _PAGE_POLICY = (
 _MAIL_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
 
 _FRAME = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
 <style>
 :root {{ color-scheme: light dark }}
 body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
+h1, td, pre {{ overflow-wrap: anywhere }}
+h1 {{ font-size: 1.5rem; line-height: 1.25 }}
+h2 {{ font-size: 1.125rem }}
 table {{ border-collapse: collapse; width: 100% }}
-td, th {{ text-align: left; padding: .4rem; border-bottom: 1px solid #8884 }}
-pre {{ white-space: pre-wrap; overflow-wrap: anywhere; background: #8881; padding: 1rem }}
-iframe {{ width: 100%; height: 32rem; border: 1px solid #8888; background: #fff }}
+td, th {{ text-align: left; vertical-align: top; padding: .5rem 1rem .5rem 0; border-bottom: 1px solid #8884 }}
+th {{ white-space: nowrap; font-weight: 600 }}
+pre {{ white-space: pre-wrap; background: #8881; padding: 1rem }}
+iframe {{ box-sizing: border-box; width: 100%; height: 32rem; border: 1px solid #8888; background: #fff }}
+@media (max-width: 40rem) {{
+  .list th {{ display: none }}
+  .list td {{ display: block; padding: 0; border: 0 }}
+  .list tr {{ display: block; padding: .75rem 0; border-bottom: 1px solid #8884 }}
+}}
 </style></head><body>{body}</body></html>"""
 
 
@@ -87,7 +98,7 @@ class Page:
             for file in self._newest_files()
             if (mail := _read(file, headers_only=True)) is not None  # a mail without headers is false
         ]
-        table = f"<table><tr><th>Subject</th><th>To</th><th>Date</th></tr>{''.join(rows)}</table>"
+        table = f"<table class='list'><tr><th>Subject</th><th>To</th><th>Date</th></tr>{''.join(rows)}</table>"
         return _page("Caught mail", f"<h1>Caught mail</h1>{table if rows else '<p>No mail yet.</p>'}")
 
     def _newest_files(self) -> list[Path]:
@@ -133,19 +144,25 @@ def _part(mail: EmailMessage, kind: str) -> str | None:
 
 def _mail_page(key: str, mail: EmailMessage) -> Answer:
     heads = "".join(
-        f"<tr><th>{name}</th><td>{escape(_header(mail, name))}</td></tr>" for name in ("From", "To", "Subject", "Date")
+        f"<tr><th>{name}</th><td>{escape(_header(mail, name))}</td></tr>" for name in ("From", "To", "Date")
     )
-    return _page(
-        _header(mail, "subject"), f'<p><a href="/">All mail</a></p><table>{heads}</table>{"".join(_views(key, mail))}'
-    )
+    subject = _header(mail, "subject") or "(no subject)"
+    views = "".join(_views(key, mail))
+    return _page(subject, f'<p><a href="/">All mail</a></p><h1>{escape(subject)}</h1><table>{heads}</table>{views}')
 
 
 def _views(key: str, mail: EmailMessage) -> Iterator[str]:
     text = _part(mail, "plain")
     if text is not None:
-        yield f"<h2>Text</h2><pre>{escape(text)}</pre>"
+        yield f"<h2>Text</h2><pre>{_with_links(text)}</pre>"
     if _part(mail, "html") is not None:
         yield f'<h2>HTML</h2><iframe sandbox="" title="HTML" src="/mail/{escape(key)}/html"></iframe>'
+
+
+def _with_links(text: str) -> str:
+    """Escape a text; addresses of the web can be followed, which the sandbox of a mail's HTML doesn't let them be."""
+    parts = enumerate(map(escape, _LINK.split(text)))  # every second one is an address
+    return "".join(f'<a href="{part}">{part}</a>' if number % 2 else part for number, part in parts)
 
 
 def _mail_html(_key: str, mail: EmailMessage) -> Answer:
