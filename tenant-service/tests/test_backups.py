@@ -244,6 +244,13 @@ def test_killed_while_backing_up_there_is_no_file_that_looks_whole(fleet: Fleet,
     assert interrupted(fleet, json.dumps(order), "-", moment, "after") == -signal.SIGKILL
     assert [entry.name for entry in tmp_path.iterdir() if not entry.name.endswith(".partial")] == []
     assert fleet.query("SELECT * FROM tenant.backups") == []
+    [remains] = tmp_path.iterdir()
+    back_up(fleet, shard, tmp_path)
+    assert remains.exists()  # somebody might be writing it
+    os.utime(remains, (0, 0))
+    back_up(fleet, shard, tmp_path)
+    assert not remains.exists()
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_folder_that_cannot_be_written_to_is_told(fleet: Fleet, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -24,6 +25,8 @@ from tenant_service.storage.directory import Shard, ShardState
 
 KIND = "backup-practice"
 ENDING = ".tar.gz.age"
+_PARTIAL = ".partial"
+_DAY_S = 86_400
 _log = get_logger()
 
 
@@ -55,6 +58,7 @@ class BackingUp:
             raise DeedRefusedError("The practice has no shard that could be backed up.")
         taken_at = datetime.now(UTC)
         path = folder / f"{practice_id}-{taken_at:%Y%m%dT%H%M%S%f}Z{ENDING}"
+        _remove_remains(folder, practice_id)
         try:
             with new_file(path) as file:
                 backup = self._write(file, shard, path, taken_at, is_scheduled=is_scheduled)
@@ -88,11 +92,19 @@ class BackingUp:
         return Backup(new_id(), shard.practice_id, str(path), *facts, is_scheduled, taken_at)
 
 
+def _remove_remains(folder: Path, practice_id: uuid.UUID) -> None:
+    """What killed processes left half-written: nobody writes for a day."""
+    with contextlib.suppress(OSError):
+        for partial in folder.glob(f".{practice_id}-*{_PARTIAL}"):
+            if partial.stat().st_mtime < time.time() - _DAY_S:
+                partial.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
     """For its owner alone; it appears under its name once it is whole and on the disk. Raises OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}{_PARTIAL}")
     try:
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             yield file
