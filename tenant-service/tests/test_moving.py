@@ -1,6 +1,7 @@
 """A practice moves between real servers, 18 and 15: nothing is lost, whatever fails, and it is never in two places."""
 
 import contextlib
+import json
 import random
 import signal
 import threading
@@ -381,7 +382,7 @@ def test_what_cannot_be_is_refused_at_once(both: TwoServers) -> None:
         assert order(tenants, shard.practice_id, "B!").status_code == 422
 
 
-def test_a_drained_server_is_emptied_and_goes_on_after_an_interruption(both: TwoServers) -> None:
+def test_a_drained_server_is_emptied_and_then_there_is_nothing_to_do(both: TwoServers) -> None:
     shards = [both.shard_on("a", patients=count) for count in range(4)]
     with serving(both.fleet) as tenants:
         wait_for(tenants.is_ready)
@@ -397,6 +398,24 @@ def test_a_drained_server_is_emptied_and_goes_on_after_an_interruption(both: Two
     for count, shard in enumerate(shards):
         assert both.place(shard.practice_id)[0] == "b"
         assert len(both.patients(shard)) == count
+
+
+@pytest.mark.parametrize("step", ["moving.Moving._switch", "shard_copy.copy_all"])
+def test_a_killed_drain_goes_on_with_what_is_left(both: TwoServers, step: str) -> None:
+    shards = [both.shard_on("a", patients=count) for count in range(3)]
+    both.fleet.change("UPDATE tenant.servers SET state = 'draining' WHERE key = 'a'")
+    order = {"kind": "evacuate-server", "server": "a", "job_id": str(uuid.uuid4())}
+    assert interrupted(both.fleet, json.dumps(order), "-", step, "after") == -signal.SIGKILL
+    progress = NoProgress()
+    both.fleet.app.state.deeds["evacuate-server"]({"server": "a"}, progress)
+    stamps = both.stamps("a")
+    assert all(stamps[str(shard.database)] == f"copy:{shard.practice_id}" for shard in shards)
+    left = 2 if step.endswith("_switch") else 3
+    assert progress.noted[-1] == (left, left)
+    for count, shard in enumerate(shards):
+        assert both.place(shard.practice_id)[0] == "b"
+        assert len(both.patients(shard)) == count
+        both.log_in(shard).close()
 
 
 def test_without_another_server_the_practices_stay(both: TwoServers) -> None:

@@ -11,7 +11,7 @@ from tenant_service.jobs import Progress
 from tenant_service.moving import ROLLED_BACK, Moving, Outcome
 from tenant_service.placement import choose_server
 from tenant_service.servers import ServerRegistry
-from tenant_service.storage import directory, registry
+from tenant_service.storage import directory, moves, registry
 from tenant_service.storage.directory import Shard
 
 KIND = "evacuate-server"
@@ -32,6 +32,9 @@ class Draining:
         self._servers.refresh()  # this process may have just begun
         with self._engine.begin() as connection:
             shards = directory.shards_on(connection, key)
+            gone = moves.switched_from(connection, key)
+        for practice_id in gone:  # the last one's former place may be left as it was by a process that was killed
+            self._moving.clear_up(practice_id)
         moved = []
         for count, shard in enumerate(shards, start=1):
             to, outcome = self._move(shard, progress)

@@ -97,7 +97,7 @@ class Moving:
         Raises DeedRefusedError before anything was changed, StoppingError, and DeedPostponedError when not even the
         roll-back is possible now: the next attempt begins with it.
         """
-        shard = self._cleared(practice_id)
+        shard = self.clear_up(practice_id)
         if shard.name.server == to:
             return self._finished(practice_id, to)
         with self._engine.begin() as connection:
@@ -120,11 +120,11 @@ class Moving:
         except (*_FAULTS, DifferentRowsError, DeedRefusedError) as fault:
             reason = shard_migration.explain(fault) if isinstance(fault, FAULTS) else str(fault) or type(fault).__name__
             _log.warning("move_failed", practice_id=str(practice_id), to=to, **describe_fault(fault))
-            if self._cleared(practice_id, reason=reason).name.server == to:
+            if self.clear_up(practice_id, reason=reason).name.server == to:
                 return self._finished(practice_id, to)
             return Outcome(0, 0, ROLLED_BACK, reason)
         except BaseException:  # the process ends, or something that nobody foresaw: the practice works on in any case
-            self._cleared(practice_id, reason="It was broken off.")
+            self.clear_up(practice_id, reason="It was broken off.")
             raise
         _log.info("practice_moved", practice_id=str(practice_id), origin=source, to=to, fence_ms=outcome.fence_ms)
         return outcome
@@ -220,8 +220,11 @@ class Moving:
             fleet_id = directory.fleet_id(connection)
         shard_database.open_as_copy(here, move.database, practice_id=move.practice_id, fleet_id=fleet_id)
 
-    def _cleared(self, practice_id: uuid.UUID, *, reason: str | None = None) -> Shard:
-        """As `_clear_up`. Raises DeedPostponedError while a shard server is away."""
+    def clear_up(self, practice_id: uuid.UUID, *, reason: str | None = None) -> Shard:
+        """Undoes or ends what the practice's last move left; the shard as it is then.
+
+        Raises DeedPostponedError while a shard server is away.
+        """
         try:
             return self._clear_up(practice_id, reason=reason)
         except (psycopg2.Error, ShardServerUnavailableError) as fault:

@@ -46,6 +46,12 @@ def find_move(connection: Connection, practice_id: uuid.UUID) -> Move | None:
     return Move(*row)._replace(phase=MovePhase(row.phase)) if row else None
 
 
+def switched_from(connection: Connection, server: str) -> list[uuid.UUID]:
+    """Practices whose last move led away from this server."""
+    query = select(moves.c.practice_id).where(moves.c.from_server == server, moves.c.phase == MovePhase.SWITCHED)
+    return list(connection.scalars(query))
+
+
 def begin_move(connection: Connection, move: Move) -> None:
     """Notes that a move begins, in place of the practice's last one."""
     values = move._asdict() | {"begun_at": func.now(), "updated_at": func.now()}
