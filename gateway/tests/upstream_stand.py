@@ -5,9 +5,11 @@ import socket
 import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from unittest import mock
 
 import uvloop
 
+from gateway import connections
 from gateway.connections import KeepAliveUpstream
 from gateway.upstream import Answer
 from shared.server import make_server
@@ -53,7 +55,10 @@ def answering(*answers: bytes, keep: bool = True) -> Script:
 
 
 def talk(script: Script, work, *, limit: int = 2, tcp: bool = False):
-    """Runs `work(upstream, service)`; nothing may be left afterwards."""
+    """Runs `work(upstream, service)`; nothing may be left afterwards.
+
+    A connection may take its time here: after a pause of the whole machine libuv looks at the clock before the sockets.
+    """
 
     async def scenario():
         service = Service(script)
@@ -78,7 +83,8 @@ def talk(script: Script, work, *, limit: int = 2, tcp: bool = False):
             await until(lambda: service.open == 0)
             return result
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    patient = mock.patch.object(connections, "CONNECT_TIMEOUT_S", 15)
+    with patient, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(scenario())
 
 

@@ -1,5 +1,6 @@
 """Backups: consistent, readable by nobody else, whole or nothing; restored beside the live shard, in the same rows."""
 
+import errno
 import io
 import json
 import os
@@ -221,6 +222,19 @@ def test_killed_while_restoring_it_is_begun_anew(fleet: Fleet, tmp_path: Path, s
     assert set(fleet.databases()) == {shard.database, restored["database"]}
 
 
+def test_killed_before_an_older_databases_stamp_it_is_not_left_behind(fleet: Fleet, tmp_path: Path) -> None:
+    shard = filled(fleet, 5)
+    put_back(fleet, shard)
+    path = back_up(fleet, shard, tmp_path)["path"]
+    count = "SELECT count(*) FROM pg_database"
+    before = query_at(fleet.postgres.dsn(), count)
+    order = {"kind": "restore-backup", "path": path, "job_id": str(NoProgress().job_id)}
+    assert interrupted(fleet, json.dumps(order), "-", "templates.make_database", "after") == -signal.SIGKILL
+    fleet.sweep()
+    assert copies(fleet) == set()
+    assert query_at(fleet.postgres.dsn(), count) == before
+
+
 def test_what_a_killed_restore_left_goes_when_its_job_is_over(fleet: Fleet, tmp_path: Path) -> None:
     shard = filled(fleet, 5)
     path = back_up(fleet, shard, tmp_path)["path"]
@@ -251,6 +265,37 @@ def test_killed_while_backing_up_there_is_no_file_that_looks_whole(fleet: Fleet,
     back_up(fleet, shard, tmp_path)
     assert not remains.exists()
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def full_disk(monkeypatch: pytest.MonkeyPatch, *, for_practice: uuid.UUID | None = None) -> None:
+    """No file takes more than 100 bytes: all, or those of a practice."""
+    original = backup_file.Hashed.write
+
+    def write(self: backup_file.Hashed, data: Any) -> int:
+        written = str(Path(f"/proc/self/fd/{self._file.fileno()}").readlink())
+        if self.count > 100 and str(for_practice or "") in written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(self, data)
+
+    monkeypatch.setattr(backup_file.Hashed, "write", write)
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = filled(fleet, 20_000)
+    full_disk(monkeypatch)
+    with pytest.raises(DeedRefusedError, match="No space left on device"):
+        back_up(fleet, shard, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert fleet.query("SELECT * FROM tenant.backups") == []
+
+
+def test_a_fault_of_one_scheduled_backup_stops_no_other(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlucky, other = filled(fleet, 20_000), filled(fleet, 20_000)
+    full_disk(monkeypatch, for_practice=unlucky.practice_id)
+    assert schedule(fleet, tmp_path).round()
+    assert [row[0] for row in fleet.query("SELECT practice_id::text FROM tenant.backups")] == [str(other.practice_id)]
 
 
 def test_a_folder_that_cannot_be_written_to_is_told(fleet: Fleet, tmp_path: Path) -> None:

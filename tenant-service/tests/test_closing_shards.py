@@ -15,7 +15,12 @@ from migration_stand import NoProgress
 from tenant_stand import ADMIN, Fleet, execute_at, query_at, serving, wait_for
 
 from tenant_service import shard_database
-from tenant_service.exceptions import DeedRefusedError, ShardStampedOtherwiseError, ShardUnknownError
+from tenant_service.exceptions import (
+    DeedRefusedError,
+    ErasureUnfinishedError,
+    ShardStampedOtherwiseError,
+    ShardUnknownError,
+)
 from tenant_service.storage import copies, directory
 from tenant_service.storage.directory import Shard
 
@@ -91,6 +96,45 @@ def test_interrupted_anywhere_it_is_ended_by_the_next_call(
             fleet.app.state.erasing.erase(shard.practice_id)
     fleet.app.state.erasing.erase(shard.practice_id)
     assert_gone(fleet, shard, file)
+
+
+def test_a_copy_and_a_backup_that_are_made_meanwhile_do_not_outlive_the_practice(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard, file = with_backup_and_copy(fleet, tmp_path)
+    practice = str(shard.practice_id)
+    original, late = shard_database.lock_out, []
+
+    def meanwhile(session: Any, database: str) -> None:
+        again = do(fleet, "backup-practice", practice_id=practice, to=str(tmp_path))  # its key was destroyed: a new one
+        do(fleet, "restore-backup", path=again["path"])
+        late.append(Path(again["path"]))
+        original(session, database)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shard_database, "lock_out", meanwhile)
+        with pytest.raises(ErasureUnfinishedError):
+            fleet.app.state.erasing.erase(shard.practice_id)
+    assert fleet.state_of(shard.practice_id) == "ready"  # nothing was said to be over
+    fleet.app.state.erasing.erase(shard.practice_id)
+    assert_gone(fleet, shard, file)
+    assert not late[0].exists()
+
+
+def test_a_backup_that_ends_late_leaves_neither_key_nor_file(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard, file = with_backup_and_copy(fleet, tmp_path)
+    original, late = shard_database.lock_out, []
+
+    def meanwhile(session: Any, database: str) -> None:
+        late.append(do(fleet, "backup-practice", practice_id=str(shard.practice_id), to=str(tmp_path))["path"])
+        original(session, database)
+
+    monkeypatch.setattr(shard_database, "lock_out", meanwhile)
+    fleet.app.state.erasing.erase(shard.practice_id)
+    assert_gone(fleet, shard, file)
+    assert not Path(late[0]).exists()
 
 
 def test_a_database_that_bears_anothers_stamp_is_not_dropped(fleet: Fleet) -> None:

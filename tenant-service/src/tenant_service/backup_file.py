@@ -47,7 +47,7 @@ class BackupUnreadableError(DeedRefusedError):
 
 
 def write(file: io.RawIOBase, source: Session, about: dict[str, Any], recipient: x25519.Recipient) -> Manifest:
-    """Writes everything that the session's snapshot shows."""
+    """Writes everything that the session's snapshot shows. Raises OSError, psycopg2.Error."""
     tables = shard_copy.tables(source)
     manifest = Manifest({table.name: list(table.columns) for table in tables}, shard_copy.digests(source))
 
@@ -62,8 +62,11 @@ def write(file: io.RawIOBase, source: Session, about: dict[str, Any], recipient:
                     shard_copy.dump(source, table, pieces)
             _add(archive, MANIFEST, json.dumps(manifest._asdict()).encode())
 
-    with piped(pack) as packed:
-        pyrage.encrypt_io(packed, file, [recipient])
+    try:
+        with piped(pack) as packed:
+            pyrage.encrypt_io(packed, file, [recipient])
+    except pyrage.EncryptError as fault:  # what the file's own write raised, as a text
+        raise OSError(str(fault)) from fault
     return manifest
 
 

@@ -10,7 +10,7 @@ from tenant_service.exceptions import CopyUnknownError
 from tenant_service.recording import Operation, note
 from tenant_service.servers import ServerRegistry
 from tenant_service.storage import copies
-from tenant_service.storage.copies import Copy
+from tenant_service.storage.copies import Copy, CopyState
 
 _log = get_logger()
 
@@ -23,7 +23,12 @@ def drop_copy(engine: Engine, servers: ServerRegistry, copy: Copy) -> bool:
     with servers.admin(copy.server).locked(copy.database) as session:
         found = shard_database.find(session, copy.database)
         is_copy = found is not None and shard_database.is_copy_of(found, copy.practice_id)
-        is_unstamped = found is not None and not found.was_claimed
+        # its name is ours and was never told to anybody
+        is_unstamped = (
+            found is not None
+            and found.practice_stamp is None
+            and (copy.state is CopyState.MAKING or not found.was_claimed)
+        )
         if is_copy or is_unstamped:
             shard_database.drop(session, copy.database)
         with engine.begin() as connection:

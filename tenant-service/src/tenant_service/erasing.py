@@ -12,12 +12,13 @@ from sqlalchemy import Engine
 from shared.logs import get_logger
 from tenant_service import shard_database
 from tenant_service.copy_keeping import drop_copy
-from tenant_service.exceptions import ShardStampedOtherwiseError
+from tenant_service.exceptions import ErasureUnfinishedError, ShardStampedOtherwiseError
 from tenant_service.recording import Operation, note
 from tenant_service.servers import ServerRegistry
 from tenant_service.storage import backups, copies, directory
 from tenant_service.storage.directory import Shard
 
+RETRY_AFTER_S = 5
 _log = get_logger()
 
 
@@ -31,8 +32,8 @@ class Erasing:
     def erase(self, practice_id: uuid.UUID) -> dict[str, Any]:
         """Destroys all of it and tells what: `{database, backup_files}`; empty values for what was gone before.
 
-        Raises ShardStampedOtherwiseError when the database in the directory is not the practice's, and what
-        servers.FAULTS lists.
+        Raises ShardStampedOtherwiseError when the database in the directory is not the practice's,
+        ErasureUnfinishedError when a copy was made meanwhile, and what servers.FAULTS lists.
         """
         with self._engine.begin() as connection:
             shard = directory.find_shard(connection, practice_id)
@@ -47,10 +48,17 @@ class Erasing:
             self._drop(shard)
         facts = {"database": shard.database if shard else None, "backup_files": len(files)}
         with self._engine.begin() as connection:
-            backups.delete_backups(connection, [file.id for file in files])
             if shard is None or shard.database is not None:
                 directory.erase_shard(connection, practice_id)
                 note(connection, Operation.PRACTICE_ERASED, practice_id=practice_id, detail=facts)
+            # what a restore or a backup began meanwhile keeps the row as it was, so that all of it is done again
+            if copies.copies_of(connection, practice_id):
+                raise ErasureUnfinishedError(retry_after_s=RETRY_AFTER_S)
+            backups.delete_key(connection, practice_id)
+            late = [one for one in backups.backups_of(connection, practice_id) if one not in files]
+            for file in late:
+                Path(file.path).unlink(missing_ok=True)
+            backups.delete_backups(connection, [file.id for file in (*files, *late)])
         _log.info("practice_erased", practice_id=str(practice_id), database=facts["database"])
         return facts
 

@@ -85,3 +85,7 @@ class ShardStampedOtherwiseError(ServiceError):
 
 class ExportRefusedError(ServiceError):
     error, status, title = "export-refused", 409, "The export can't be written"
+
+
+class ErasureUnfinishedError(UnavailableError):
+    error, title = "erasure-unfinished", "Something of the practice was copied meanwhile"

@@ -69,16 +69,17 @@ class Restoring:
     def _restore(self, file: IO[bytes], practice_id: uuid.UUID, progress: Progress) -> tuple[ShardName, int]:
         identity = self._keys.identity(practice_id)
         with self._engine.begin() as connection:
-            shard = directory.find_shard(connection, practice_id)
             former = copies.made_by(connection, progress.job_id)
-        if shard is None or shard.state is not ShardState.READY:
-            raise DeedRefusedError("The practice has no shard beside which it could be restored.")
         if former is not None:
             drop_copy(self._engine, self._servers, former)
-        place = ShardName(shard.name.server, new_database_name())
-        copy = Copy(practice_id, *place, CopyOrigin.RESTORED, CopyState.MAKING)
         with self._engine.begin() as connection:
+            # whoever erases the practice meanwhile either finds this copy, or comes first and leaves no shard
+            shard = directory.find_shard(connection, practice_id, kept=True)
+            if shard is None or shard.state is not ShardState.READY:
+                raise DeedRefusedError("The practice has no shard beside which it could be restored.")
+            copy = Copy(practice_id, shard.name.server, new_database_name(), CopyOrigin.RESTORED, CopyState.MAKING)
             copies.insert_copy(connection, copy, kept_for=self._kept_for, job_id=progress.job_id)
+        place = copy.name
         try:
             with self._servers.admin(place.server).locked(place.database) as session:
                 with backup_file.opened(file, identity) as backup:

@@ -8,7 +8,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from sqlalchemy import Engine
 
-from shared.logs import get_logger
+from shared.logs import describe_fault, get_logger
 from tenant_service.backing_up import BackingUp
 from tenant_service.backup_keys import BackupKeys
 from tenant_service.central import Lock, locked_by_session
@@ -72,8 +72,9 @@ class ScheduledBackups:
                 return False
             try:
                 self._backing_up.take(practice_id, folder / str(practice_id), is_scheduled=True)
-            except DeedRefusedError as fault:
-                _log.error("scheduled_backup_failed", practice_id=str(practice_id), reason=str(fault))
+            except Exception as fault:  # noqa: BLE001 - whatever it is, the other practices' backups don't wait for it
+                told = {"reason": str(fault)} if isinstance(fault, DeedRefusedError) else describe_fault(fault)
+                _log.error("scheduled_backup_failed", practice_id=str(practice_id), **told)
                 failed += 1
                 self._taken.labels("failed").inc()
             else:

@@ -79,9 +79,10 @@ def fleet_id_and_shard(connection: Connection, practice_id: uuid.UUID) -> tuple[
     return row.id, _shard(row) if row.practice_id else None
 
 
-def find_shard(connection: Connection, practice_id: uuid.UUID) -> Shard | None:
-    """The practice's row."""
-    row = connection.execute(select(*_SHARD).where(shards.c.practice_id == practice_id)).one_or_none()
+def find_shard(connection: Connection, practice_id: uuid.UUID, *, kept: bool = False) -> Shard | None:
+    """The practice's row; `kept`: nobody changes it until this transaction ends."""
+    query = select(*_SHARD).where(shards.c.practice_id == practice_id)
+    row = connection.execute(query.with_for_update(read=True) if kept else query).one_or_none()
     return _shard(row) if row else None
 
 
