@@ -25,7 +25,7 @@ def test_the_request_is_written_byte_by_byte_as_given() -> None:
         writer.write(OK)
 
     talk(script, lambda up, _: ask(up, "PUT", b"/a%2Fb?c=%20", headers=[POST, (b"x-a", b"\xe9 1")], body=b"hello"))
-    head = b"PUT /a%2Fb?c=%20 HTTP/1.1\r\nhost: service\r\ncontent-length: 5\r\nx-a: \xe9 1\r\n\r\n"
+    head = b"PUT /a%2Fb?c=%20 HTTP/1.1\r\ncontent-length: 5\r\nx-a: \xe9 1\r\nhost: service\r\n\r\n"
     assert seen == [head + b"hello"]
 
 

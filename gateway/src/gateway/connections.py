@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from gateway.exchange import Connection, request_head
+from gateway.exchange import Connection, Taker, header_lines, request_head
 from gateway.upstream import Answer, Body, BusyError, UnreachableError
 from shared.context import Header
 from shared.service_urls import CONNECT_TIMEOUT_S, split_url
@@ -47,9 +47,21 @@ class KeepAliveUpstream:
         self, method: str, target: bytes, *, headers: Sequence[Header], context: bytes = b"", body: Body = b""
     ) -> Answer:
         """See upstream.Upstream."""
-        head = request_head(method, target, self._host_line, headers, context)
+        head = request_head(method, target, self._host_line, header_lines(headers) + context)
         connection = self._take_idle() or await self._take()
         return await connection.exchange(method, head, body)
+
+    def begin(self, method: str, target: bytes, lines: bytes, *, body: bytes, taker: Taker) -> Connection | None:
+        """Sends a request on a connection that is free now, for `taker` to get the answer; None if there is none.
+
+        `lines` are the head's, framing included. The connection is for whoever must cut the call short. Raises
+        UnsendableError.
+        """
+        head = request_head(method, target, self._host_line, lines)
+        connection = self._take_idle()
+        if connection is not None:
+            connection.begin(head + body, taker)
+        return connection
 
     async def close(self) -> None:
         """See upstream.Upstream."""

@@ -5,21 +5,30 @@
 
 import asyncio
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
+
+
+class Timed(Protocol):
+    """What must be over by a time of the loop's."""
+
+    ends: float
+
+    def strike(self) -> None:
+        """It is that time."""
 
 
 class Deadline:
-    """One call's, as a context manager around it: raises TimeoutError when the call was ended by it."""
+    """One task's call, as a context manager around it: raises TimeoutError when the call was ended by it."""
 
     __slots__ = ("_cancelling", "_deadlines", "_has_struck", "_task", "_timer", "ends", "is_abandoned")
 
-    def __init__(self, deadlines: "Deadlines", task: "asyncio.Task[object]", ends: float) -> None:
+    def __init__(self, deadlines: "Deadlines", task: "asyncio.Task[object]") -> None:
         self._deadlines = deadlines
         self._task = task
         self._cancelling = task.cancelling()
         self._has_struck = False
         self._timer: asyncio.TimerHandle | None = None
-        self.ends = ends
+        self.ends = 0.0
         self.is_abandoned = False
 
     def abandon(self) -> None:
@@ -56,23 +65,28 @@ class Deadlines:
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._open: dict[Deadline, None] = {}
+        self._open: dict[Timed, None] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> Deadline:
         """The running task's, to be entered at once."""
+        task = asyncio.current_task(self._loop)
+        assert task is not None
+        deadline = Deadline(self, task)
+        self.add(deadline)
+        return deadline
+
+    def add(self, call: Timed) -> None:
+        """A call that has no task begins now."""
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
-        assert task is not None
-        deadline = Deadline(self, task, loop.time() + self._limit_s)
-        self._open[deadline] = None
+        call.ends = loop.time() + self._limit_s
+        self._open[call] = None
         if self._timer is None:
-            self._timer = loop.call_at(deadline.ends, self._check)
-        return deadline
+            self._timer = loop.call_at(call.ends, self._check)
 
-    def forget(self, deadline: Deadline) -> None:
+    def forget(self, deadline: Timed) -> None:
         """The call has ended, or has a time of its own from now on."""
         self._open.pop(deadline, None)
 

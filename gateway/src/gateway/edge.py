@@ -5,9 +5,7 @@ Only limits and their answers live here. A head that is refused never reaches th
 
 import asyncio
 import http
-from typing import Any, cast
-
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from typing import cast
 
 from gateway.exceptions import HeadersTooLargeError, RequestTimeoutError, UriTooLongError
 from gateway.headers import answer_headers
@@ -15,6 +13,7 @@ from gateway.presence import EXTENSION, Presence
 from shared.context import Header
 from shared.errors import JSON, MalformedRequestError, ServiceError
 from shared.ids import request_id_of
+from shared.short_way import ShortWayProtocol
 
 MAX_URL_BYTES = 16 * 1024
 MAX_HEADER_BYTES = 64 * 1024
@@ -68,7 +67,7 @@ class HeldHead:
         return self._transport.is_closing()
 
 
-class EdgeProtocol(HttpToolsProtocol):
+class EdgeProtocol(ShortWayProtocol):
     """uvicorn's HTTP protocol with limits. A well-behaved request pays a few comparisons for them."""
 
     _head_bytes = 0
@@ -82,7 +81,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it too
         super().connection_made(transport)
         self._presence = Presence()
-        self._extensions: dict[str, Any] = {EXTENSION: self._presence}
+        self.extensions[EXTENSION] = self._presence
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -130,12 +129,19 @@ class EdgeProtocol(HttpToolsProtocol):
         elif self._head_timer is None:
             self._start_timer()
 
+    def _take_recognised(self, data: bytes) -> bool:
+        if not super()._take_recognised(data):
+            return False
+        self._in_head = False
+        self._framing_bytes = 0
+        return True
+
     def on_message_begin(self) -> None:
         self._stop_waiting()
         self._in_head = True
         self._framing_bytes = 0
         super().on_message_begin()
-        self.scope["extensions"] = self._extensions
+        self.scope["extensions"] = self.extensions
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -154,11 +160,13 @@ class EdgeProtocol(HttpToolsProtocol):
         if upgrade:
             self._ignore_upgrade()
         super().on_headers_complete()
-        if self.scope["method"] != "HEAD":  # nothing would follow that could take the head along
-            self.cycle.transport = cast("asyncio.Transport", HeldHead(self.transport))
         if upgrade:
             self.cycle.keep_alive = False
-        self.headers = []  # trailers are collected there, and must not be taken for headers (RFC 9110, 6.5.1)
+
+    def _cycle_transport(self, method: str) -> asyncio.Transport:
+        if method == "HEAD":  # nothing would follow that could take the head along
+            return self.transport
+        return cast("asyncio.Transport", HeldHead(self.transport))
 
     def _check_framing(self) -> None:
         """A version that is spoken here, one host, no coding that nobody here undoes (RFC 9112, 2.3, 3.2 and 6.1)."""

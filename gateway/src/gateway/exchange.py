@@ -8,7 +8,8 @@ Nothing here retries, counts slots or knows time limits: connections.py and the 
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import cast
+from dataclasses import dataclass
+from typing import Protocol, cast
 
 import httptools
 
@@ -22,19 +23,54 @@ HIGH_WATER_BYTES = 64 * 1024
 _HEADER_OVERHEAD_BYTES = len(": \r\n")
 _FINAL = 200
 _TARGET = re.compile(rb"[!-~\x80-\xff]+")
+_HEAD_END = b"\r\n\r\n"
+MAX_KNOWN_HEADS = 4096
+MAX_KNOWN_BYTES = 1024
 _FRAMED_BY = frozenset({b"content-length", b"transfer-encoding"})
+
+
+class Taker(Protocol):
+    """Who gets an answer without waiting for it; `take` or `fail` is called once."""
+
+    def take(self, answer: "ArrivingAnswer") -> None:
+        """The head is there, and as much of the body as came with it: as a rule all."""
+
+    def fail(self) -> None:
+        """The connection broke before there was an answer."""
+
+
+@dataclass(slots=True)
+class KnownHead:
+    """What the bytes of an answer's head mean: services answer in the same words again and again."""
+
+    status: int
+    headers: Sequence[Header]
+    body_bytes: int
+    shown: bytes = b""
+    """The lines that a client gets for it, once somebody has made them."""
 
 
 class ArrivingAnswer:
     """See upstream.Answer. Ends with its connection's part in it: a closed one can't touch the next call's answer."""
 
-    __slots__ = ("_connection", "_fault", "_parts", "_waiter", "arrived_bytes", "headers", "is_whole", "status")
+    __slots__ = (
+        "_connection",
+        "_fault",
+        "_parts",
+        "_waiter",
+        "arrived_bytes",
+        "headers",
+        "is_whole",
+        "known",
+        "status",
+    )
 
-    def __init__(self, status: int, headers: list[Header], connection: "Connection") -> None:
+    def __init__(self, status: int, headers: Sequence[Header], connection: "Connection") -> None:
         self.status = status
-        self.headers: Sequence[Header] = headers
+        self.headers = headers
         self.is_whole = False
         self.arrived_bytes = 0
+        self.known: KnownHead | None = None
         self._parts: list[bytes] = []
         self._fault: BrokenError | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -45,6 +81,10 @@ class ArrivingAnswer:
         if not self._parts and self._connection:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
+        return self.read_arrived()
+
+    def read_arrived(self) -> bytes:
+        """`read` without waiting. Raises BrokenError."""
         if self._fault and not self._parts:
             raise self._fault
         data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
@@ -86,6 +126,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)  # there before anybody has the connection
         self._parser = httptools.HttpResponseParser(self)
         self._head: asyncio.Future[ArrivingAnswer] | None = None
+        self._taker: Taker | None = None
         self._answer: ArrivingAnswer | None = None
         self._headers: list[Header] = []
         self._unread_bytes = 0
@@ -110,8 +151,7 @@ class Connection(asyncio.Protocol):
         """
         arrival: asyncio.Future[ArrivingAnswer] = self._loop.create_future()
         self._head = arrival
-        self._is_busy, self._is_complete, self._is_early, self._answer = True, False, False, None
-        self._is_head_call = method == "HEAD"
+        self._start(is_head_call=method == "HEAD")
         if isinstance(body, bytes):
             self._transport.write(head + body if body else head)
         else:
@@ -123,6 +163,16 @@ class Connection(asyncio.Protocol):
             if self._head is arrival:  # a whole answer may have come in this moment, and the next call be on the way
                 self.abort()
             raise
+
+    def begin(self, request: bytes, taker: Taker) -> None:
+        """Sends a whole request, which isn't HEAD, for a `taker` that needs no task to wait for the answer."""
+        self._taker = taker
+        self._start(is_head_call=False)
+        self._transport.write(request)
+
+    def _start(self, *, is_head_call: bool) -> None:
+        self._is_busy, self._is_complete, self._is_early, self._answer = True, False, False, None
+        self._is_head_call = is_head_call
 
     def resume(self) -> None:
         """Goes on reading after somebody took what had arrived."""
@@ -143,6 +193,9 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio."""
+        is_fresh = self._taker is not None and self._answer is None and not self._unread_bytes
+        if is_fresh and self._recognise(data):
+            return
         self._unread_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -152,9 +205,26 @@ class Connection(asyncio.Protocol):
                 self.abort()
                 return
         if self._is_complete or not self._is_busy:
+            if is_fresh and self._keeps and self._answer:
+                _remember(data, self._answer)
             self._finish()
         elif self._unread_bytes > MAX_HEAD_BYTES:
             self.abort()
+        elif self._answer and self._taker:
+            self._hand_over(self._answer)
+
+    def _recognise(self, data: bytes) -> bool:
+        """Whether this is a whole answer whose head is known: the parser would find nothing else in it."""
+        end = data.find(_HEAD_END) + len(_HEAD_END)
+        known = _known_heads.get(data[:end])
+        if known is None or len(data) != end + known.body_bytes:
+            return False
+        self._answer = ArrivingAnswer(known.status, known.headers, self)
+        self._answer.known = known
+        self._answer.add(data[end:])
+        self._is_complete = self._keeps = True
+        self._finish()
+        return True
 
     def eof_received(self) -> None:
         """See asyncio. The end of the connection ends an answer that says nothing about its length (RFC 9112, 6.3)."""
@@ -194,11 +264,12 @@ class Connection(asyncio.Protocol):
         if self._unread_bytes > MAX_HEAD_BYTES and _size_of(self._headers) > MAX_HEAD_BYTES:
             raise BrokenError
         status = self._parser.get_status_code()
-        if status < _FINAL or self._head is None or self._head.done():
+        if status < _FINAL or not (self._taker or (self._head and not self._head.done())):
             return
         self._unread_bytes = 0
         self._answer = ArrivingAnswer(status, self._headers, self)
-        self._head.set_result(self._answer)
+        if self._head:
+            self._head.set_result(self._answer)
         self._is_early = self._stop_upload()
         if self._is_head_call:  # the parser can't be told that no body follows, so it isn't used again
             self._is_complete, self._keeps = True, False
@@ -234,6 +305,8 @@ class Connection(asyncio.Protocol):
         if answer:
             answer.end()
         self._ended(self, True)
+        if answer:
+            self._hand_over(answer)
 
     def _end(self, fault: BrokenError | None) -> None:
         """The connection is over. Only the first call counts."""
@@ -244,10 +317,20 @@ class Connection(asyncio.Protocol):
         self.resume_writing()
         if self._head and not self._head.done():
             self._head.set_exception(fault or BrokenError())
-        if self._answer:
-            self._answer.end(fault)
-        self._answer = self._head = None
+        answer, self._answer, self._head = self._answer, None, None
+        if answer:
+            answer.end(fault)
         self._ended(self, False)
+        if answer:
+            self._hand_over(answer)
+        elif self._taker:
+            taker, self._taker = self._taker, None
+            taker.fail()
+
+    def _hand_over(self, answer: ArrivingAnswer) -> None:
+        taker, self._taker = self._taker, None
+        if taker:
+            taker.take(answer)
 
     # the request's body
 
@@ -274,13 +357,41 @@ class Connection(asyncio.Protocol):
         return True
 
 
-def request_head(method: str, target: bytes, host_line: bytes, headers: Sequence[Header], context: bytes) -> bytes:
-    """The bytes of a request up to its body. Raises UnsendableError for what would read as another request."""
+def _remember(data: bytes, answer: ArrivingAnswer) -> None:
+    """Keeps what a head means, if `data` is the whole answer and nothing else."""
+    end = data.find(_HEAD_END) + len(_HEAD_END)
+    framing = [(name.lower(), value) for name, value in answer.headers if name.lower() in _FRAMED_BY]
+    body_bytes = len(data) - end
+    if end > MAX_KNOWN_BYTES or framing != [(b"content-length", b"%d" % body_bytes)]:
+        return
+    if answer.arrived_bytes != body_bytes:
+        return
+    if len(_known_heads) >= MAX_KNOWN_HEADS:
+        _known_heads.clear()
+    _known_heads[data[:end]] = answer.known = KnownHead(answer.status, answer.headers, body_bytes)
+
+
+_known_heads: dict[bytes, KnownHead] = {}
+
+
+def request_head(method: str, target: bytes, host_line: bytes, lines: bytes) -> bytes:
+    """The bytes of a request up to its body, of header lines as `header_lines` makes them.
+
+    Raises UnsendableError for a target that would read as something else. The lines come first, and the request's id
+    first of them: services recognise what follows it (shared.short_way).
+    """
+    if not _TARGET.fullmatch(target):
+        raise UnsendableError
+    return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (method.encode(), target, lines, host_line)
+
+
+def header_lines(headers: Sequence[Header]) -> bytes:
+    """Headers as lines. Raises UnsendableError for one that would read as several."""
     lines = b"".join([b"%b: %b\r\n" % header for header in headers])
     ends = len(headers)
-    if not _TARGET.fullmatch(target) or lines.count(b"\n") != ends or lines.count(b"\r") != ends or b"\0" in lines:
+    if lines.count(b"\n") != ends or lines.count(b"\r") != ends or b"\0" in lines:
         raise UnsendableError
-    return b"%b %b HTTP/1.1\r\n%b%b%b\r\n" % (method.encode(), target, host_line, lines, context)
+    return lines
 
 
 def _size_of(headers: Sequence[Header]) -> int:

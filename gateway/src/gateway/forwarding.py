@@ -18,15 +18,13 @@ from gateway.line import RETRY_AFTER_S, Line
 from gateway.presence import EXTENSION, Presence
 from gateway.routes import Route, Service
 from gateway.shares import PracticeShares
+from gateway.short_calls import SHARD_MOVED, SMALL_BYTES, Begun
 from gateway.upstream import Answer
 from shared.context import REQUEST_ID_HEADER, Caller, ContextSigner
 from shared.errors import UnavailableError, UpstreamTimeoutError
 
-SHARD_MOVED = 421
 STREAM_S = 15.0
 """An answer that has begun must be through by then: longer than any answer takes, short enough for slow readers."""
-SMALL_BYTES = 64 * 1024
-"""What the server's own buffer takes without waiting for a slow reader."""
 
 
 @dataclass(slots=True)
@@ -39,6 +37,8 @@ class Exchange:
     head: Head
     route: Route
     address: str
+    begun: Begun | None = None
+    """How far it came on the short way."""
     line: Line | None = None
     body: RequestBody | None = None
     answered: bool = False
@@ -70,11 +70,16 @@ class Forwarder:
         waits any more.
         """
         presence: Presence = exchange.scope["extensions"][EXTENSION]
-        if presence.is_gone:
-            raise ClientGoneError
+        begun = exchange.begun
         try:
             with self._deadlines.begin() as deadline:
                 presence.watch(deadline.abandon)
+                if begun and begun.answer:
+                    return await self._finish(exchange, begun.practice_id, begun.answer, deadline)
+                if presence.is_gone:
+                    raise ClientGoneError
+                if begun and begun.error:
+                    raise begun.error
                 return await self._carry(exchange, deadline)
         except TimeoutError as fault:
             if deadline.is_abandoned:
@@ -104,17 +109,24 @@ class Forwarder:
             await self._shares.wait(caller.practice_id)
         try:
             answer = await self._ask(exchange, line, caller, body)
-            try:
-                await self._pass_on(exchange, answer, deadline)
-            finally:
-                answer.close()
-        finally:
+        except BaseException:
             self._shares.leave(caller.practice_id)
+            raise
+        return await self._finish(exchange, caller.practice_id, answer, deadline)
+
+    async def _finish(self, exchange: Exchange, practice_id: str, answer: Answer, deadline: Deadline) -> int:
+        """Passes an answer on, which ends the call."""
+        try:
+            await self._pass_on(exchange, answer, deadline)
+        finally:
+            answer.close()
+            self._shares.leave(practice_id)
         return answer.status
 
     async def _ask(self, exchange: Exchange, line: Line, caller: Caller, body: RequestBody) -> Answer:
         """The answer of the service; of the second try where the shard had moved (nothing was executed then)."""
-        answer = await self._call(exchange, line, caller, body)
+        has_broken = exchange.begun is not None and exchange.begun.has_broken
+        answer = await self._call(exchange, line, caller, body, has_broken=has_broken)
         if answer.status != SHARD_MOVED:
             return answer
         answer.close()
@@ -127,21 +139,25 @@ class Forwarder:
             raise UnavailableError(retry_after_s=RETRY_AFTER_S)
         return answer
 
-    async def _call(self, exchange: Exchange, line: Line, caller: Caller, body: RequestBody) -> Answer:
+    async def _call(
+        self, exchange: Exchange, line: Line, caller: Caller, body: RequestBody, *, has_broken: bool = False
+    ) -> Answer:
         scope = exchange.scope
         query = scope["query_string"]
         return await line.call(
             exchange.route.method,
             scope["raw_path"] + b"?" + query if query else scope["raw_path"],
-            headers=(*exchange.head.passing, *body.framing(), (REQUEST_ID_HEADER, exchange.head.request_id)),
+            headers=((REQUEST_ID_HEADER, exchange.head.request_id), *exchange.head.passing, *body.framing()),
             context=self._signer.lines(caller),
             body=body.content(),
+            has_broken=has_broken,
         )
 
     async def _pass_on(self, exchange: Exchange, answer: Answer, deadline: Deadline) -> None:
         """A small answer that is there goes out in one piece, without waiting; any other as it comes."""
         headers = answer_headers(answer.headers, exchange.head.request_id)
-        is_early = not (exchange.body and exchange.body.is_read)
+        # on the short way it was there as a whole
+        is_early = exchange.begun is None and not (exchange.body and exchange.body.is_read)
         if is_early:  # what is left of the request stands between this answer and the client's next request
             headers.append(CLOSE)
         send, exchange.answered = exchange.send, True

@@ -14,13 +14,13 @@ from gateway.exceptions import AnswerCutError, ClientGoneError
 from gateway.forwarding import Exchange, Forwarder
 from gateway.headers import CLOSE, Head, answer_headers, read_head
 from gateway.routes import KEPT_BYTES, Methods, Route, RouteTable
+from gateway.short_calls import CLIENT_GONE, Begun, ShortCalls
 from shared.door import SLOW_S, send_error
 from shared.errors import MethodNotAllowedError, ServiceError
 from shared.logs import describe_fault, get_logger
 from shared.metrics import RequestMetrics
+from shared.short_way import WholeRequest
 
-CLIENT_GONE = 499
-"""Noted for a request whose client went away, as nginx does."""
 _log = get_logger()
 
 
@@ -33,12 +33,14 @@ class Front:
         *,
         routes: RouteTable,
         forwarder: Forwarder,
+        short_calls: ShortCalls,
         addresses: ClientAddresses,
         metrics: RequestMetrics,
     ) -> None:
         self._pages = pages
         self._routes = routes
         self._forwarder = forwarder
+        self._short_calls = short_calls
         self._addresses = addresses
         self._metrics = metrics
 
@@ -54,13 +56,35 @@ class Front:
         else:
             template = next(iter(methods.values())).template
             status = await self._forward(methods, scope, receive, send, head)
-        self._note(scope["method"], template, status, head, time.perf_counter() - started)
+        self.note(scope["method"], template, status, head.request_id, time.perf_counter() - started)
+
+    def short_way(self, request: WholeRequest) -> bool:
+        """See HasShortWay."""
+        return self._short_calls.begin(request, self)
+
+    def carrying_on(self, begun: Begun) -> ASGIApp:
+        """See LongWay."""
+
+        async def carry_on(scope: Scope, receive: Receive, send: Send) -> None:
+            head, route = begun.head, begun.route
+            exchange = Exchange(scope, receive, send, head, route, begun.address, begun)
+            status = await self._carry(exchange)
+            self.note(scope["method"], route.template, status, head.request_id, time.perf_counter() - begun.started)
+
+        return carry_on
 
     async def _forward(self, methods: Methods, scope: Scope, receive: Receive, send: Send, head: Head) -> int:
         try:
             route = _route_of(methods, scope["method"])
-            address = self._addresses.of(scope["client"], head.forwarded_for)
-            exchange = Exchange(scope, receive, send, head, route, address)
+        except ServiceError as error:
+            await _refuse(error, scope, receive, send, head)
+            return error.status
+        address = self._addresses.of(scope["client"], head.forwarded_for)
+        return await self._carry(Exchange(scope, receive, send, head, route, address))
+
+    async def _carry(self, exchange: Exchange) -> int:
+        scope, receive, send, head = exchange.scope, exchange.receive, exchange.send, exchange.head
+        try:
             return await self._forwarder.forward(exchange)
         except ServiceError as error:
             await _refuse(error, scope, receive, send, head)
@@ -91,7 +115,8 @@ class Front:
         await self._pages(scope, receive, send_with_headers)
         return status, getattr(scope.get("route"), "path", "unmatched")
 
-    def _note(self, method: str, template: str, status: int, head: Head, duration_s: float) -> None:
+    def note(self, method: str, template: str, status: int, request_id: bytes, duration_s: float) -> None:
+        """Counts an answered call, and logs one that failed or took long."""
         known = method if method in _METHODS else "other"
         self._metrics.observe(known, template, status, duration_s)
         if status >= 500 or duration_s > SLOW_S:  # noqa: PLR2004 - HTTP's server errors
@@ -101,7 +126,7 @@ class Front:
                 route=template,
                 status=status,
                 duration_ms=round(duration_s * 1000, 1),
-                request_id=head.request_id.decode(),
+                request_id=request_id.decode(),
             )
 
 

@@ -116,6 +116,11 @@ def _drop_named(head: Head, connection: bytes) -> None:
 
 
 def answer_headers(headers: Iterable[Header], request_id: bytes) -> list[Header]:
+    """A service's headers as the client gets them, and the request's id."""
+    return [*shown_headers(headers), (b"x-request-id", request_id)]
+
+
+def shown_headers(headers: Iterable[Header]) -> list[Header]:
     """A service's headers as the client gets them. The service's own Cache-Control stands, if it set one."""
     answered, policy = [], NO_STORE
     for name, value in headers:
@@ -126,7 +131,7 @@ def answer_headers(headers: Iterable[Header], request_id: bytes) -> list[Header]
             policy = (shown, value)
         elif shown:
             answered.append((shown, value))
-    answered += (policy, NO_SNIFF, (b"x-request-id", request_id))
+    answered += (policy, NO_SNIFF)
     return answered
 
 

@@ -4,8 +4,10 @@ from asyncio import CancelledError
 from collections.abc import Sequence
 
 from gateway.breaker import CircuitBreaker
+from gateway.connections import KeepAliveUpstream
 from gateway.exceptions import OverloadedError
-from gateway.upstream import Answer, Body, BrokenError, BusyError, UnreachableError, UnsendableError, Upstream
+from gateway.exchange import Connection, Taker
+from gateway.upstream import Answer, Body, BrokenError, BusyError, UnreachableError, UnsendableError
 from shared.context import Header
 from shared.errors import MalformedRequestError, UnavailableError, UpstreamFailedError
 
@@ -18,22 +20,41 @@ MAX_SAVED_RETRIES = 10.0
 class Line:
     """Calls one process of a service and turns what goes wrong into errors that a client may see."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: KeepAliveUpstream) -> None:
         self._upstream = upstream
         self.breaker = CircuitBreaker()
         self._retries = MAX_SAVED_RETRIES
 
+    def begin(self, method: str, target: bytes, lines: bytes, *, body: bytes, taker: Taker) -> Connection | None:
+        """See KeepAliveUpstream.begin; None also while the circuit is open. `taker` reports to `breaker`."""
+        return None if self.breaker.is_open else self._upstream.begin(method, target, lines, body=body, taker=taker)
+
+    def succeeded(self) -> None:
+        """A call that was begun got its answer."""
+        self.breaker.succeeded()
+        self._retries = min(self._retries + RETRY_SHARE, MAX_SAVED_RETRIES)
+
     async def call(
-        self, method: str, target: bytes, *, headers: Sequence[Header], context: bytes = b"", body: Body
+        self,
+        method: str,
+        target: bytes,
+        *,
+        headers: Sequence[Header],
+        context: bytes = b"",
+        body: Body,
+        has_broken: bool = False,
     ) -> Answer:
         """The service's answer. Raises UnavailableError, UpstreamFailedError or MalformedRequestError.
 
-        A caller that cancels because of its time limit calls `breaker.failed` itself.
+        A caller that cancels because of its time limit calls `breaker.failed` itself. `has_broken`: it was begun, and
+        the connection broke, which counts as the first try.
         """
         self.breaker.admit()
         self._retries = min(self._retries + RETRY_SHARE, MAX_SAVED_RETRIES)
         try:
             try:
+                if has_broken:
+                    raise BrokenError  # noqa: TRY301 - what a first try would have raised
                 answer = await self._upstream.call(method, target, headers=headers, context=context, body=body)
             except BrokenError:
                 if not self._may_repeat(method, body):

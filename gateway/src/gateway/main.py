@@ -27,6 +27,7 @@ from gateway.readiness import GatewayReadiness
 from gateway.revocations import RELOAD_S, Revocations
 from gateway.routes import RouteTable, Service
 from gateway.shares import PracticeShares
+from gateway.short_calls import ShortCalls
 from gateway.throttle import FailureThrottle
 from gateway.tokens import TokenVerifier
 from shared.app import Readiness
@@ -94,15 +95,23 @@ def create_app(settings: Settings) -> Gateway:
         ),
     )
     metrics = RequestMetrics()
+    routes, addresses = RouteTable(), ClientAddresses(settings.trusted_proxies)
+    signer, shares = ContextSigner(settings.gateway_keys), PracticeShares(PRACTICE_CALLS)
     forwarder = Forwarder(
+        lines, authenticator=authenticator, signer=signer, shares=shares, call_timeout_s=settings.call_timeout_s
+    )
+    short_calls = ShortCalls(
         lines,
+        routes=routes,
+        addresses=addresses,
         authenticator=authenticator,
-        signer=ContextSigner(settings.gateway_keys),
-        shares=PracticeShares(PRACTICE_CALLS),
+        signer=signer,
+        shares=shares,
         call_timeout_s=settings.call_timeout_s,
     )
-    addresses = ClientAddresses(settings.trusted_proxies)
-    front = Front(pages, routes=RouteTable(), forwarder=forwarder, addresses=addresses, metrics=metrics)
+    front = Front(
+        pages, routes=routes, forwarder=forwarder, short_calls=short_calls, addresses=addresses, metrics=metrics
+    )
     return Gateway(front, metrics, readiness.missing)
 
 

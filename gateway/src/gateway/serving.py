@@ -19,6 +19,7 @@ def make_edge_server(app: ASGIApp, *, host: str, port: int) -> uvicorn.Server:
     """A server with the house's choices and the edge's limits."""
     server = make_server(app, host=host, port=port)
     server.config.http = EdgeProtocol
+    server.config.date_header = True
     # uvicorn has a line for each request that isn't HTTP: whoever wants to could fill a disk with them
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     return server

@@ -33,6 +33,7 @@ def make_server(app: ASGIApp, *, host: str, port: int, keep_alive_s: int = KEEP_
             log_config=None,
             access_log=False,
             server_header=False,
+            date_header=False,  # the gateway has its own; and a head that stays the same can be recognised
             proxy_headers=False,
             backlog=BACKLOG,
             timeout_keep_alive=keep_alive_s,

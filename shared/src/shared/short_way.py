@@ -1,0 +1,395 @@
+"""uvicorn's HTTP protocol with a short way: a request that is here as a whole is answered as a whole, past ASGI.
+
+An application that knows a short way has a method `short_way`. It is shown each whole request first, and takes it or
+leaves it; what it leaves goes uvicorn's own way, as does whatever arrives in pieces, waits for `100 Continue`, is HEAD,
+HTTP/1.0 or pipelined behind another one.
+
+A client says nearly the same each time. Of a request that was taken before, the header lines are recognised by their
+bytes and aren't parsed again: the same bytes behind the same method mean the same. See `_Recognised`.
+"""
+
+import asyncio
+import re
+from collections.abc import Coroutine, Sequence
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from weakref import WeakKeyDictionary
+
+import httptools
+from starlette.types import ASGIApp, Scope
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from shared.context import REQUEST_ID_HEADER, Header
+
+ONE_WRITE_BYTES = 16 * 1024
+"""Up to here head and body are joined; beyond, copying costs more than handing both to the system."""
+MAX_RECOGNISED = 4096
+MAX_RECOGNISED_BYTES = 4096
+"""Of header lines: 16 MB for all of them at most. A token has 600 bytes."""
+BODYLESS = frozenset({204, 304})
+_START = re.compile(
+    rb"(GET|POST|PUT|PATCH|DELETE) (/[\w.~/-]{0,500}(?:\?[\w.~%&=+-]{0,1000})?) HTTP/1\.1\r\n"
+    rb"(?:x-request-id: ([\w.-]{8,64})\r\n)?"
+)
+"""What changes with each request, where it needs no parser: the request line, and the id as the gateway writes it."""
+_HEAD_END = b"\r\n\r\n"
+
+
+class _Unawaited:
+    """In the place of uvicorn's event, for which nobody waits on the short way."""
+
+    def set(self) -> None:
+        """Nothing."""
+
+
+class WholeRequest:
+    """A request that is here as a whole, until it is answered. To uvicorn's protocol it is the cycle under way."""
+
+    __slots__ = (
+        "_protocol",
+        "body",
+        "disconnected",
+        "headers",
+        "keep_alive",
+        "known",
+        "method",
+        "request_id",
+        "response_complete",
+        "target",
+    )
+    message_event = _Unawaited()
+    more_body = False
+    response_started = False
+
+    def __init__(
+        self,
+        protocol: "ShortWayProtocol",
+        method: str,
+        target: bytes,
+        headers: Sequence[Header],
+        body: bytes,
+        *,
+        request_id: bytes | None,
+        keep_alive: bool = True,
+        known: Any = None,
+    ) -> None:
+        self._protocol = protocol
+        self.method = method
+        self.target = target
+        self.headers = headers
+        """With names in lower case; not all need hold the request id."""
+        self.request_id = request_id
+        """As it was sent."""
+        self.body = body
+        self.keep_alive = keep_alive
+        self.known = known
+        """Whatever the application wants to find again at a request with the same header lines."""
+        self.response_complete = False
+        self.disconnected = False
+
+    @property
+    def client(self) -> tuple[str, int] | None:
+        """The peer's address, None over a unix socket."""
+        return self._protocol.client
+
+    @property
+    def extensions(self) -> dict[str, Any]:
+        """As in ASGI's scope."""
+        return self._protocol.extensions
+
+    @property
+    def may_answer(self) -> bool:
+        """Whether an answer can leave at once: its client is there, and took the last one."""
+        return not (self.disconnected or self._protocol.flow.write_paused)
+
+    def split_target(self) -> tuple[bytes, bytes]:
+        """Path, as it was sent, and query."""
+        path, _, query = self.target.partition(b"?")
+        return path, query
+
+    def scope(self) -> Scope:
+        """ASGI's, complete."""
+        url = httptools.parse_url(self.target)
+        scope = self._protocol.blank_scope()
+        others = [header for header in self.headers if header[0] != REQUEST_ID_HEADER]
+        scope["headers"] = [*others, (REQUEST_ID_HEADER, self.request_id)] if self.request_id else others
+        scope.update(method=self.method, path=url.path.decode("ascii"), raw_path=url.path)
+        scope["query_string"] = url.query or b""
+        return scope
+
+    def answer(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+        """The whole answer. Its length is said here if `headers` don't. A client that has gone doesn't get it."""
+        lines = [b"%b: %b\r\n" % header for header in headers]
+        if status not in BODYLESS and not any(name == b"content-length" for name, _ in headers):
+            lines.append(b"content-length: %d\r\n" % len(body))
+        self.answer_lines(STATUS_LINE[status] + b"".join(lines), body)
+
+    def answer_lines(self, lines: bytes, body: bytes) -> None:
+        """The same for an answer whose status line and header lines are ready, the length among them."""
+        self.response_complete = True
+        if not (self.disconnected or self._protocol.transport.is_closing()):
+            self._protocol.send_whole(lines, body, keep_alive=self.keep_alive)
+
+    def go_on(self, app: ASGIApp) -> None:
+        """Lets `app` answer: the short way ended before there was an answer."""
+        self._protocol.go_on(self, app)
+
+    def spawn(self, answering: Coroutine[Any, Any, None]) -> None:
+        """Runs what will answer, as one of the tasks that the server waits for when it stops."""
+        self._protocol.spawn(answering)
+
+    def cut(self) -> None:
+        """Ends the connection without an answer."""
+        self._protocol.transport.abort()
+
+
+@runtime_checkable
+class HasShortWay(Protocol):
+    """An application that may answer whole requests itself."""
+
+    def short_way(self, request: WholeRequest) -> bool:
+        """Takes the request, to call `answer` or `go_on` once, or leaves it as it was: False."""
+
+
+class _Recognised(NamedTuple):
+    """What the header lines of a request mean that was parsed, taken and kept the connection open."""
+
+    headers: Sequence[Header]
+    request_id: bytes | None
+    body_bytes: int
+    known: Any
+
+
+_Memory = dict[tuple[bytes, bytes, bool], _Recognised]
+_memories: WeakKeyDictionary[HasShortWay, _Memory] = WeakKeyDictionary()
+"""Each application's, by method, header lines and whether an id stood before them. What is remembered was taken by the
+application, so that no stranger can fill it."""
+
+
+class ShortWayProtocol(HttpToolsProtocol):
+    """As uvicorn takes it for `http`."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._short_way = self.app.short_way if isinstance(self.app, HasShortWay) else None
+        self._memory = _memories.setdefault(self.app, {}) if isinstance(self.app, HasShortWay) else {}
+        self._defaults: tuple[Sequence[Header], bytes] = ((), b"")
+        self._held: bytearray | None = None
+        self._is_between = True
+        self._taken: WholeRequest | None = None
+        self._wire = self.transport
+        self.extensions: dict[str, Any] = {}
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # narrower there, too
+        """See asyncio."""
+        super().connection_made(transport)
+        self._wire = transport
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio."""
+        if self._is_between and self._short_way is not None and self._take_recognised(data):
+            return
+        is_fresh, self._taken = self._is_between, None
+        super().data_received(data)
+        if self._held is not None:  # not whole yet: nothing is kept waiting for the rest
+            held, self._held = self._held, None
+            if not self.transport.is_closing():
+                self._begin(held)
+        elif is_fresh and self._taken is not None and self._is_between:
+            self._remember(data, self._taken)
+
+    def on_message_begin(self) -> None:
+        """A request's first byte."""
+        self._is_between = False
+        self._taken = None
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Holds a request back until its end or that of what has arrived, if it may go the short way."""
+        if (
+            self._short_way is None
+            or self.expect_100_continue
+            or not (self.cycle is None or self.cycle.response_complete)
+            or self.parser.get_http_version() != "1.1"
+            or self.parser.should_upgrade()
+        ):
+            self._begin(b"")
+        else:
+            self._held = bytearray()
+        self.headers = []  # trailers are collected there, and must not be taken for headers (RFC 9110, 6.5.1)
+
+    def on_body(self, body: bytes) -> None:
+        """More of the body."""
+        if self._held is None:
+            super().on_body(body)
+        else:
+            self._held += body
+
+    def on_message_complete(self) -> None:
+        """The request is whole: the moment for the short way."""
+        self._is_between = True
+        if self._held is None:
+            super().on_message_complete()
+            return
+        held, self._held = self._held, None
+        if self._is_plain():
+            method, headers = self.parser.get_method().decode("ascii"), self.scope["headers"]
+            keep_alive = self.parser.should_keep_alive()
+            sent_ids = [value for name, value in headers if name == REQUEST_ID_HEADER]
+            request = WholeRequest(
+                self,
+                method,
+                self.url,
+                cast("Any", headers),
+                bytes(held),
+                request_id=sent_ids[-1] if sent_ids else None,
+                keep_alive=keep_alive,
+            )
+            if self._take(request):
+                self._taken = request
+                return
+        self._begin(held)
+        super().on_message_complete()
+
+    def _is_plain(self) -> bool:
+        """Whether the target is a path as it stands, with or without a query, and the answer has a body."""
+        path = self.url.partition(b"?")[0]
+        return path.startswith(b"/") and not (b"%" in path or b"#" in self.url) and self.parser.get_method() != b"HEAD"
+
+    def _take(self, request: WholeRequest) -> bool:
+        last, self.cycle = self.cycle, cast("RequestResponseCycle", request)
+        if self._short_way is not None and self._short_way(request):
+            return True
+        self.cycle = last
+        return False
+
+    def _begin(self, body: bytes | bytearray) -> None:
+        """Goes uvicorn's way with the head that was parsed last, and as much of the body."""
+        super().on_headers_complete()
+        self.cycle.transport = self._cycle_transport(self.scope["method"])
+        if body:
+            super().on_body(bytes(body))
+
+    def _cycle_transport(self, method: str) -> asyncio.Transport:  # noqa: ARG002 - for those who look at it
+        """Where a cycle of uvicorn's writes to."""
+        return self.transport
+
+    # what was said before
+
+    def _take_recognised(self, data: bytes) -> bool:
+        """Lets a request go the short way that is all of `data`, and whose header lines are known."""
+        start = _START.match(data)
+        if start is None or not (self.cycle is None or self.cycle.response_complete) or self.transport.is_closing():
+            return False
+        method, target, request_id = start.groups()
+        end = data.find(_HEAD_END, start.end())
+        found = self._memory.get((method, data[start.end() : end], request_id is not None))
+        body_at = end + len(_HEAD_END)
+        if found is None or len(data) != body_at + found.body_bytes:
+            return False
+        self._stop_waiting()
+        return self._take(
+            WholeRequest(
+                self,
+                method.decode("ascii"),
+                target,
+                found.headers,
+                data[body_at:],
+                request_id=request_id or found.request_id,
+                known=found.known,
+            )
+        )
+
+    def _stop_waiting(self) -> None:
+        """The next request is here."""
+        self._unset_keepalive_if_required()
+
+    def _remember(self, data: bytes, request: WholeRequest) -> None:
+        """Keeps the meaning of the header lines of a request that was all of `data`."""
+        start, end = _START.match(data), data.find(_HEAD_END)
+        if start is None or request.known is None or not request.keep_alive:
+            return
+        length, body_bytes = end - start.end(), len(data) - end - len(_HEAD_END)
+        if not 0 < length <= MAX_RECOGNISED_BYTES or body_bytes != _declared_bytes(request.headers):
+            return
+        method, _, id_before = start.groups()
+        ids = [value for name, value in request.headers if name == REQUEST_ID_HEADER]
+        if len(ids) > 1:
+            return
+        if len(self._memory) >= MAX_RECOGNISED:
+            self._memory.clear()
+        known_id = None if id_before or not ids else ids[0]
+        self._memory[method, data[start.end() : end], id_before is not None] = _Recognised(
+            request.headers, known_id, body_bytes, request.known
+        )
+
+    # for the request that went the short way
+
+    def blank_scope(self) -> Scope:
+        """A new request's scope, without what its head says."""
+        scope: Scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": "1.1",
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": self.root_path,
+            "state": self.app_state.copy(),
+            "extensions": self.extensions,
+        }
+        return scope
+
+    def send_whole(self, lines: bytes, body: bytes, *, keep_alive: bool) -> None:
+        """Writes an answer, and is ready for the next request."""
+        defaults = self.server_state.default_headers
+        if defaults is not self._defaults[0]:  # uvicorn makes a new list each second
+            self._defaults = defaults, b"".join([b"%b: %b\r\n" % header for header in defaults])
+        head = lines + self._defaults[1] + (b"\r\n" if keep_alive else b"connection: close\r\n\r\n")
+        if len(body) <= ONE_WRITE_BYTES:
+            self._wire.write(head + body)
+        else:
+            self._wire.writelines((head, body))
+        if not keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def go_on(self, request: WholeRequest, app: ASGIApp) -> None:
+        """Answers a request uvicorn's way after all. Others may have been pipelined behind it meanwhile."""
+        cycle = RequestResponseCycle(
+            scope=cast("Any", request.scope()),
+            transport=self._cycle_transport(request.method),
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=request.keep_alive,
+            on_response=self.on_response_complete,
+        )
+        cycle.body += request.body
+        cycle.more_body = False
+        cycle.message_event.set()
+        cycle.disconnected = request.disconnected
+        if cast("object", self.cycle) is request:
+            self.cycle = cycle
+        self._start_asgi_task(cycle, cast("Any", app))
+
+    def spawn(self, answering: Coroutine[Any, Any, None]) -> None:
+        """Runs a task that the server waits for when it stops."""
+        self.tasks.add(self.loop.create_task(self._run(answering)))
+
+    async def _run(self, answering: Coroutine[Any, Any, None]) -> None:
+        try:
+            await answering
+        finally:
+            self.tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+
+
+def _declared_bytes(headers: Sequence[Header]) -> int:
+    """How long a body the head declares; -1 if it is told otherwise than by one length."""
+    if any(name == b"transfer-encoding" for name, _ in headers):
+        return -1
+    lengths = [value for name, value in headers if name == b"content-length"]
+    return int(lengths[0]) if lengths else 0
