@@ -20,6 +20,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared.door import Serving
 from shared.errors import ServiceError
 
 
@@ -96,6 +97,17 @@ class FastRoutes:
         scope["route"] = plan.route
         answer = await plan.route.endpoint(**arguments)
         await answer(scope, receive, send)
+
+    def begin(self, scope: Scope, body: bytes) -> Serving | None:
+        """See shared.door.BeginsShortly."""
+        plan = self._plan_for(scope)
+        if plan is None:
+            return None
+        try:
+            arguments = plan.bind(scope, body)
+        except (_Misfit, ServiceError, ValidationError):
+            return None
+        return plan.route.path, plan.route.endpoint(**arguments)
 
     @property
     def served(self) -> set[tuple[str, str]]:

@@ -18,6 +18,7 @@ from shared.context import Caller, ContextVerifier
 from shared.door import Door
 from shared.logs import describe_fault, get_logger
 from shared.roles import Permission, demand
+from shared.short_way import WholeRequest
 
 Readiness = Callable[[], Awaitable[dict[str, str]]]
 """What is missing, by name; empty when the service can do its work."""
@@ -68,7 +69,9 @@ class ServiceApp(FastAPI):
     of a call's time before a handler was even looked for, and there is nothing in them that the door doesn't do.
     """
 
-    door: ASGIApp
+    door: Door
+    short_way: Callable[[WholeRequest], bool]
+    """There if the door is short."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["app"] = self
@@ -126,6 +129,8 @@ def create_service_app(
     request_metrics = metrics.RequestMetrics()
     app = ServiceApp(title=title, docs_url=None, redoc_url=None, lifespan=lifespan, redirect_slashes=False)
     app.door = Door(behind_door(app.inside), verifier=ContextVerifier(keys), metrics=request_metrics)
+    if app.door.is_short:
+        app.short_way = lambda request: app.door.take(request, app)
     app.state.metrics = request_metrics
     install_error_handlers(app)
     add_health_routes(app, ready)

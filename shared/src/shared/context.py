@@ -66,7 +66,7 @@ class ContextSigner:
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         self._key = keys[0]
-        self._cache: dict[Caller, _Signed] = {}
+        self._cache: dict[Caller, _SignedHeaders] = {}
 
     def headers(self, caller: Caller) -> tuple[Header, ...]:
         """The signed headers and their signature. Raises SignatureError for a value with a line break."""
@@ -76,7 +76,7 @@ class ContextSigner:
         """The same as lines of an HTTP head."""
         return self._sign(caller).lines
 
-    def _sign(self, caller: Caller) -> "_Signed":
+    def _sign(self, caller: Caller) -> "_SignedHeaders":
         now = time.time()
         cached = self._cache.get(caller)
         if cached and 0 <= now - cached.at < REUSE_S:
@@ -89,11 +89,20 @@ class ContextSigner:
         headers = (*zip(SIGNED_HEADERS, values, strict=True), (SIGNATURE_HEADER, signature))
         if len(self._cache) >= CACHE_ENTRIES:
             self._cache.clear()
-        signed = self._cache[caller] = _Signed(now, headers, b"".join(b"%b: %b\r\n" % header for header in headers))
+        signed = self._cache[caller] = _SignedHeaders(
+            now, headers, b"".join(b"%b: %b\r\n" % header for header in headers)
+        )
         return signed
 
 
-class _Signed(NamedTuple):
+class Signed(NamedTuple):
+    """A caller, as it was signed at a unix time."""
+
+    at: int
+    caller: Caller
+
+
+class _SignedHeaders(NamedTuple):
     """A caller's headers, in both of their shapes."""
 
     at: float
@@ -106,10 +115,14 @@ class ContextVerifier:
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         self._keys = tuple(keys)
-        self._cache: dict[tuple[bytes, ...], tuple[int, Caller]] = {}
+        self._cache: dict[tuple[bytes, ...], Signed] = {}
 
     def verify(self, headers: Collection[Header]) -> Caller:
         """The caller of a request with these (lower-case) headers. Raises SignatureError."""
+        return self.admit(self.read(headers))
+
+    def read(self, headers: Collection[Header]) -> "Signed":
+        """What these headers say, whenever they were signed. Raises SignatureError."""
         sent = dict(headers)
         if len(sent) != len(headers):
             _refuse_repeated(headers)
@@ -117,12 +130,15 @@ class ContextVerifier:
             values = _context_of(sent)
         except KeyError:
             raise SignatureError("the context is incomplete") from None
-        signed_at, caller = self._cache.get(values) or self._check(values)
-        if not -MAX_AHEAD_S <= time.time() - signed_at <= MAX_AGE_S:
-            raise SignatureError("the context is out of its time")
-        return caller
+        return self._cache.get(values) or self._check(values)
 
-    def _check(self, values: tuple[bytes, ...]) -> tuple[int, Caller]:
+    def admit(self, signed: "Signed") -> Caller:
+        """Whose context it is, if it is of now. Raises SignatureError."""
+        if not -MAX_AHEAD_S <= time.time() - signed.at <= MAX_AGE_S:
+            raise SignatureError("the context is out of its time")
+        return signed.caller
+
+    def _check(self, values: tuple[bytes, ...]) -> "Signed":
         at, _, mac = values[-1].partition(b".")
         if not (at.isdigit() and len(at) < 12):  # noqa: PLR2004 - a unix time has ten digits until 2286
             raise SignatureError("the signature is malformed")
@@ -132,8 +148,8 @@ class ContextVerifier:
         caller = Caller(*(value.decode("latin-1") for value in values[:-1]))
         if len(self._cache) >= CACHE_ENTRIES:
             self._cache.clear()
-        self._cache[values] = (int(at), caller)
-        return int(at), caller
+        signed = self._cache[values] = Signed(int(at), caller)
+        return signed
 
 
 def _refuse_repeated(headers: Iterable[Header]) -> None:
