@@ -53,7 +53,8 @@ async def list_patients(shard: ShardToRead, limit: Limit = DEFAULT_LIMIT, cursor
         return _Envelope("Patients fetched successfully!", b'{"data":[', page.patients, b"]}")
     behind = b'],"next_cursor":"%b"}' % page.next_cursor.encode()
     answer = _Envelope("Patients fetched successfully!", b'{"data":[', page.patients, behind)
-    answer.headers["Link"] = f'<{PATH}?limit={limit}&cursor={page.next_cursor}>; rel="next"'
+    following = f'<{PATH}?limit={limit}&cursor={page.next_cursor}>; rel="next"'
+    answer.raw_headers.append((b"link", following.encode()))
     return answer
 
 

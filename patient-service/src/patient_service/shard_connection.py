@@ -9,6 +9,7 @@ import contextlib
 import select
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
+from uuid import UUID
 
 import psycopg2
 from psycopg2 import extensions
@@ -26,6 +27,7 @@ _TEXT_OID = 25
 _TEXT_AS_BYTES = extensions.new_type((_TEXT_OID,), "TEXT_AS_BYTES", extensions.BYTES)
 
 Parameters = Mapping[str, object] | Sequence[object]
+"""What psycopg2 takes; or numbers and UUIDs only, in a dict."""
 Row = tuple[Any, ...]
 FutureRows = asyncio.Future[list[Row]]
 
@@ -128,7 +130,11 @@ class ShardConnection:
         assert not self.busy
         text, preparing = self._text_of(statement)
         cursor = self._raw.cursor()
-        cursor.execute(text, parameters)
+        literals = _literals(parameters)
+        if literals is None:
+            cursor.execute(text, parameters)
+        else:
+            cursor.execute(text % literals)
         self._preparing = preparing
         self._rows = rows
         self._cursor = cursor  # kept until drained: the connection itself holds it only weakly
@@ -260,6 +266,24 @@ class ShardConnection:
             self._limit.cancel()
         self._raw.close()
         self.on_close()
+
+
+def _literals(parameters: Parameters) -> dict[str, str] | None:
+    """Numbers and UUIDs as SQL, in which nothing can need escaping; None if there is anything else among them.
+
+    psycopg2 asks the connection how to write each, which takes a twentieth of what this service does for a list.
+    """
+    if not isinstance(parameters, dict):
+        return None
+    literals = {}
+    for name, value in parameters.items():
+        if type(value) is UUID:
+            literals[name] = f"'{value}'"
+        elif type(value) is int:
+            literals[name] = str(value)
+        else:
+            return None
+    return literals
 
 
 def _nothing() -> None:

@@ -161,7 +161,7 @@ _RESTORE = _prepared(
 
 async def list_active(session: ShardSession, *, after: UUID, limit: int) -> tuple[Json, str | None]:
     """At most `limit` active patients behind `after` in the order of their ids; the last one's id if there are more."""
-    ((rows, last_id),) = await session.fetch(_LIST, after=str(after), limit=limit)
+    ((rows, last_id),) = await session.fetch(_LIST, after=after, limit=limit)
     if last_id is None:
         return rows or b"", None
     return rows[: rows.rindex(_BETWEEN)], last_id.decode()
@@ -169,7 +169,7 @@ async def list_active(session: ShardSession, *, after: UUID, limit: int) -> tupl
 
 async def read_active(session: ShardSession, patient_id: UUID) -> Json | None:
     """An active patient."""
-    return _only(await session.fetch(_READ, patient_id=str(patient_id)))
+    return _only(await session.fetch(_READ, patient_id=patient_id))
 
 
 async def insert_patient(session: ShardSession, patient_id: UUID, *, name: str, age: int, mobile: str) -> Json:
@@ -192,12 +192,12 @@ async def change_active(
 
 async def delete_active(session: ShardSession, patient_id: UUID) -> bool:
     """Marks an active patient as deleted; the row stays. False if there is none."""
-    return bool(await session.fetch(_DELETE, patient_id=str(patient_id)))
+    return bool(await session.fetch(_DELETE, patient_id=patient_id))
 
 
 async def restore_any(session: ShardSession, patient_id: UUID) -> Json | None:
     """Makes a deleted patient active; an active one is shown as it is."""
-    return _only(await session.fetch(_RESTORE, patient_id=str(patient_id)))
+    return _only(await session.fetch(_RESTORE, patient_id=patient_id))
 
 
 def _only(rows: list[tuple[Any, ...]]) -> Json | None:

@@ -136,6 +136,7 @@ class Door:
             request.cut()
             raise
         finally:
+            request.left()
             self._note(request.method, route, status, time.perf_counter() - started)
 
     def _enter(self, scope: Scope) -> Caller:

@@ -134,8 +134,12 @@ class WholeRequest:
         self._protocol.go_on(self, app)
 
     def spawn(self, answering: Coroutine[Any, Any, None]) -> None:
-        """Runs what will answer, as one of the tasks that the server waits for when it stops."""
-        self._protocol.spawn(answering)
+        """Runs what will answer, and calls `left` at its end: a task that the server waits for when it stops."""
+        self._protocol.tasks.add(self._protocol.loop.create_task(answering))
+
+    def left(self) -> None:
+        """The running task is the one of `spawn`, and at its end."""
+        self._protocol.tasks.discard(cast("asyncio.Task[None]", asyncio.current_task(self._protocol.loop)))
 
     def cut(self) -> None:
         """Ends the connection without an answer."""
@@ -375,16 +379,6 @@ class ShortWayProtocol(HttpToolsProtocol):
         if cast("object", self.cycle) is request:
             self.cycle = cycle
         self._start_asgi_task(cycle, cast("Any", app))
-
-    def spawn(self, answering: Coroutine[Any, Any, None]) -> None:
-        """Runs a task that the server waits for when it stops."""
-        self.tasks.add(self.loop.create_task(self._run(answering)))
-
-    async def _run(self, answering: Coroutine[Any, Any, None]) -> None:
-        try:
-            await answering
-        finally:
-            self.tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
 
 def _declared_bytes(headers: Sequence[Header]) -> int:
