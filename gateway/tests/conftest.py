@@ -23,22 +23,37 @@ def log_entries(_log_sink: structlog.testing.LogCapture) -> list[MutableMapping[
     return _log_sink.entries
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "both_ways: once with callers who are new, once with such as have called before")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "warms_up" in metafunc.fixturenames:
+        both = metafunc.definition.get_closest_marker("both_ways")
+        ways = [pytest.param(True, id="short"), pytest.param(False, id="long")] if both else [False]
+        metafunc.parametrize("warms_up", ways)
+
+
 @pytest.fixture(scope="session")
-def shared_stand(_log_sink: object) -> Iterator[Stand]:
-    stand = Stand()
-    yield stand
-    stand.close()
+def shared_stands(_log_sink: object) -> Iterator[dict[bool, Stand]]:
+    stands: dict[bool, Stand] = {}
+    yield stands
+    for stand in stands.values():
+        stand.close()
 
 
 @pytest.fixture
-def stand(shared_stand: Stand) -> Stand:
-    shared_stand.reset()
-    shared_stand.directory.forget(PRACTICE)  # the last test may have moved it
-    return shared_stand
+def stand(shared_stands: dict[bool, Stand], warms_up: bool) -> Stand:  # noqa: FBT001 - a fixture
+    if warms_up not in shared_stands:
+        shared_stands[warms_up] = Stand(warms_up=warms_up)
+    stand = shared_stands[warms_up]
+    stand.reset()
+    stand.directory.forget(PRACTICE)  # the last test may have moved it
+    return stand
 
 
 @pytest.fixture
-def make_stand() -> Iterator[Callable[..., Stand]]:
+def make_stand(warms_up: bool) -> Iterator[Callable[..., Stand]]:  # noqa: FBT001 - a fixture
     """Makes stands with settings of their own."""
     made = []
 
@@ -49,7 +64,7 @@ def make_stand() -> Iterator[Callable[..., Stand]]:
         patient_processes: int = 1,
         **settings: Any,
     ) -> Stand:
-        made.append(Stand(settings, [*revoked_at_start], [*suspended_at_start], patient_processes))
+        made.append(Stand(settings, [*revoked_at_start], [*suspended_at_start], patient_processes, warms_up))
         return made[-1]
 
     yield make

@@ -13,6 +13,8 @@ from gateway.affinity import place_of
 from gateway.breaker import FAILURES_TO_OPEN
 from shared.ids import new_id
 
+pytestmark = pytest.mark.both_ways
+
 PATIENTS = "/api/v1/patients"
 NAMES = ("patient", "patient-2")
 

@@ -14,6 +14,8 @@ from gateway.line import MAX_SAVED_RETRIES, RETRY_SHARE, Line
 from gateway.upstream import BrokenError, BusyError, UnreachableError, UnsendableError
 from shared.errors import UpstreamFailedError
 
+pytestmark = pytest.mark.both_ways
+
 
 def test_a_reused_connection_that_the_service_closes_is_broken_not_retried() -> None:
     """Whether a call may be repeated is the line's decision."""

@@ -13,6 +13,8 @@ from starlette.responses import Response
 from gateway import edge
 from gateway.routes import Service
 
+pytestmark = pytest.mark.both_ways
+
 PATIENTS = "/api/v1/patients"
 
 

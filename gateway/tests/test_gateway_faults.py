@@ -20,6 +20,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from gateway.breaker import FAILURES_TO_OPEN
 from gateway.routes import Service
 
+pytestmark = pytest.mark.both_ways
+
 PATIENTS = "/api/v1/patients"
 
 
@@ -45,9 +47,11 @@ def test_a_hung_service_is_504_in_time_and_others_work(make_stand) -> None:
 def test_a_directory_that_hangs_is_504_and_opens_no_circuit(make_stand) -> None:
     """Not 408: the client has sent everything."""
     stand = make_stand(call_timeout_s=0.2)
+    headers = stand.bearer()
+    stand.directory.forget(PRACTICE)
     stand.tenant.answers["*", "/internal/shards"] = _hang
     for _ in range(FAILURES_TO_OPEN + 1):
-        answer = stand.client.get(PATIENTS, headers=stand.bearer())
+        answer = stand.client.get(PATIENTS, headers=headers)
         assert (answer.status_code, answer.json()["type"]) == (504, "/errors/upstream-timeout")
     assert not stand.gateway.app._forwarder._lines[Service.PATIENT][0].breaker.is_open
 
@@ -374,8 +378,9 @@ def test_parallel_calls_of_one_practice_ask_the_directory_once(make_stand) -> No
         await asyncio.sleep(0.2)
         return JSONResponse({"shard": SHARD})
 
-    stand.tenant.answers["*", "/internal/shards"] = slowly
     headers = stand.bearer()
+    stand.directory.forget(PRACTICE)
+    stand.tenant.answers["*", "/internal/shards"] = slowly
     with ThreadPoolExecutor(10) as pool:
         statuses = set(pool.map(lambda _: stand.client.get(PATIENTS, headers=headers).status_code, range(10)))
     assert statuses == {200}

@@ -8,6 +8,8 @@ from gateway_stand import ADMIN, PERSON, PRACTICE, SESSION, SHARD, Stand, consta
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+pytestmark = pytest.mark.both_ways
+
 PATIENTS = "/api/v1/patients"
 
 
@@ -208,6 +210,7 @@ def test_the_shard_is_asked_for_once(stand: Stand) -> None:
     practice = "0199bbbb-0000-7000-8000-000000000001"
     stand.shards[practice] = "a/shard_aaaaaaaaaaaaaaaa"
     headers = stand.bearer(practice=practice)
+    stand.directory.forget(practice)
     for _ in range(3):
         assert stand.client.get(PATIENTS, headers=headers).status_code == 200
     assert stand.tenant.seen.count(f"/internal/shards/{practice}") == 1

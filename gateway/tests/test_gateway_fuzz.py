@@ -5,9 +5,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import h11
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
-from upstream_stand import CHUNKED, OK, ask, talk, with_uvicorn
+from upstream_stand import CHUNKED, OK, ask, ask_shortly, talk, with_uvicorn
 
 from gateway.upstream import BrokenError, UpstreamError
 
@@ -212,6 +212,49 @@ def test_a_changed_answer_is_broken_or_what_another_parser_reads_too(answer: Wri
         data[start : start + left_out] = put_in
     ours, theirs = _fetched(bytes(data), places), _as_h11_reads(bytes(data))
     assert ours is None or theirs is None or ours == theirs
+
+
+def _one_after_the_other(answers: list[bytes], places: list[int], asking) -> list[tuple[int, bytes] | None]:
+    """What a client makes of answers that come over as few connections as they allow."""
+    left = list(answers)
+
+    async def script(reader, writer):
+        while left:
+            await reader.readuntil(b"\r\n\r\n")
+            data = left.pop(0)
+            cuts = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+            for start, end in pairwise(cuts):
+                writer.write(data[start:end])
+                await asyncio.sleep(0)
+
+    async def work(upstream, _):
+        found = []
+        for _ in answers:
+            try:
+                async with asyncio.timeout(0.1):
+                    found.append(await asking(upstream))
+            except (BrokenError, TimeoutError):  # what isn't whole is waited for
+                found.append(None)
+        return found
+
+    return talk(script, work)
+
+
+@settings(FUZZ, max_examples=100)
+@given(
+    _answers(),
+    st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 2), st.sampled_from(_PUT_IN)), min_size=1, max_size=2),
+    st.one_of(st.just([]), st.lists(st.integers(0, 3000), max_size=3)),
+)
+def test_an_answer_whose_head_is_recognised_is_what_the_parser_reads(answer: Written, changes, places) -> None:
+    """Twice as it is, then changed, then as it was."""
+    assume(not answer.ends_with_connection)
+    data = bytearray(answer.data)
+    for place, left_out, put_in in changes:
+        start = place % (len(data) + 1)
+        data[start : start + left_out] = put_in
+    stream = [answer.data, answer.data, bytes(data), answer.data]
+    assert _one_after_the_other(stream, places, ask_shortly) == _one_after_the_other(stream, places, ask)
 
 
 @settings(FUZZ, max_examples=300)

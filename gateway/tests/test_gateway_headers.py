@@ -9,6 +9,8 @@ from gateway import headers
 from gateway.headers import answer_headers, passes, read_head
 from shared.context import SIGNED_HEADERS
 
+pytestmark = pytest.mark.both_ways
+
 PATIENTS = "/api/v1/patients"
 FAMILY = (
     *("X-Practice-Id", "X-Practice-Name", "X-Shard", "X-Shard-Name", "X-User-Id", "X-User-Email", "X-Session-Id"),

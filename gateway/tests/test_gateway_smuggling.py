@@ -3,6 +3,8 @@
 import pytest
 from gateway_stand import Stand, answers_in, nothing_was_forwarded
 
+pytestmark = pytest.mark.both_ways
+
 PATIENTS = "/api/v1/patients"
 
 FRAMINGS = {

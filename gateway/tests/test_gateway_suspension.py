@@ -8,6 +8,8 @@ from gateway_stand import ADMIN, SHARD, Stand, eventually, filled
 from gateway.authentication import Authenticator
 from gateway.routes import ROUTES, Access
 
+pytestmark = pytest.mark.both_ways
+
 PATIENTS = "/api/v1/patients"
 OPEN_TO_BEARERS = [route for route in ROUTES if route.access in {Access.BEARER, Access.BEARER_OR_ADMIN}]
 

@@ -11,7 +11,8 @@ import uvloop
 
 from gateway import connections
 from gateway.connections import KeepAliveUpstream
-from gateway.upstream import Answer
+from gateway.exchange import ArrivingAnswer
+from gateway.upstream import Answer, BrokenError
 from shared.server import make_server
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -106,6 +107,29 @@ async def whole(answer: Answer) -> bytes:
 
 async def ask(upstream, method: str = "GET", target: bytes = b"/x", headers=(), body=b"") -> tuple[int, bytes]:
     answer = await upstream.call(method, target, headers=headers, body=body)
+    return answer.status, await whole(answer)
+
+
+class Taken:
+    """A Taker that can be awaited."""
+
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[ArrivingAnswer] = asyncio.get_running_loop().create_future()
+
+    def take(self, answer: ArrivingAnswer) -> None:
+        self.answer.set_result(answer)
+
+    def fail(self) -> None:
+        self.answer.set_exception(BrokenError())
+
+
+async def ask_shortly(upstream: KeepAliveUpstream) -> tuple[int, bytes]:
+    """The same as `ask`, by `begin`."""
+    if not upstream._idle:
+        upstream._ended(await upstream._take(), True)
+    taken = Taken()
+    assert upstream.begin("GET", b"/x", b"", body=b"", taker=taken)
+    answer = await taken.answer
     return answer.status, await whole(answer)
 
 

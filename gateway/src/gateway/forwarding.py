@@ -125,11 +125,13 @@ class Forwarder:
 
     async def _ask(self, exchange: Exchange, line: Line, caller: Caller, body: RequestBody) -> Answer:
         """The answer of the service; of the second try where the shard had moved (nothing was executed then)."""
-        has_broken = exchange.begun is not None and exchange.begun.has_broken
-        answer = await self._call(exchange, line, caller, body, has_broken=has_broken)
-        if answer.status != SHARD_MOVED:
-            return answer
-        answer.close()
+        begun = exchange.begun
+        if begun is None or not begun.has_moved:
+            has_broken = begun is not None and begun.has_broken
+            answer = await self._call(exchange, line, caller, body, has_broken=has_broken)
+            if answer.status != SHARD_MOVED:
+                return answer
+            answer.close()
         if not (body.is_whole and caller.practice_id):
             raise UnavailableError(retry_after_s=RETRY_AFTER_S)
         moved = replace(caller, shard=await self._authenticator.moved(caller.practice_id))

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from gateway.addresses import ClientAddresses
@@ -51,14 +51,13 @@ class Begun:
     answer: ArrivingAnswer | None = None
     """Has begun to arrive; the place in the practice's share goes along with it."""
     has_broken: bool = False
+    has_moved: bool = False
+    """The shard isn't where it was; nothing was executed."""
     error: ServiceError | None = None
 
 
 class LongWay(Protocol):
-    """The application that takes over what isn't ordinary, and notes what was done."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A call from its beginning."""
+    """Who takes over what isn't ordinary, and notes what was done."""
 
     def note(self, method: str, template: str, status: int, request_id: bytes, duration_s: float) -> None:
         """A call was answered."""
@@ -190,17 +189,21 @@ class ShortCall:
         """See exchange.Taker."""
         self._end()
         self._line.succeeded()
-        request = self._request
-        if answer.status == SHARD_MOVED:  # nothing was executed, so it may begin anew
+        if answer.status == SHARD_MOVED:
             answer.close()
             self._leave()
-            request.go_on(self._long_way)
-        elif not (answer.is_whole and answer.arrived_bytes <= SMALL_BYTES and request.may_answer):
+            self._carry_on(has_moved=True)
+        elif not (
+            answer.is_whole
+            and answer.arrived_bytes <= SMALL_BYTES
+            and answer.status in STATUS_LINE
+            and self._request.may_answer
+        ):
             self._carry_on(answer=answer)
         else:
             self._leave()
             lines = b"%bx-request-id: %b\r\n" % (_lines_of(answer), self.request_id)
-            request.answer_lines(lines, answer.read_arrived())
+            self._request.answer_lines(lines, answer.read_arrived())
             self._note(answer.status)
 
     def fail(self) -> None:

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from shared.context import REQUEST_ID_HEADER, Header
+from shared.logs import describe_fault, get_logger
 
 ONE_WRITE_BYTES = 16 * 1024
 """Up to here head and body are joined; beyond, copying costs more than handing both to the system."""
@@ -32,6 +33,7 @@ _START = re.compile(
 )
 """What changes with each request, where it needs no parser: the request line, and the id as the gateway writes it."""
 _HEAD_END = b"\r\n\r\n"
+_log = get_logger()
 
 
 class _Unawaited:
@@ -261,8 +263,11 @@ class ShortWayProtocol(HttpToolsProtocol):
 
     def _take(self, request: WholeRequest) -> bool:
         last, self.cycle = self.cycle, cast("RequestResponseCycle", request)
-        if self._short_way is not None and self._short_way(request):
-            return True
+        try:
+            if self._short_way is not None and self._short_way(request):
+                return True
+        except Exception as fault:  # noqa: BLE001 - whatever it was, the long way answers
+            _log.error("unexpected_fault", **describe_fault(fault))
         self.cycle = last
         return False
 
