@@ -172,12 +172,28 @@ def test_what_is_out_of_the_ordinary_goes_the_long_way(request_: bytes):
 
 
 @pytest.mark.parametrize("cut", [1, 20, len(POST) - 6, len(POST) - 1])
-def test_a_head_or_body_in_pieces_waits_for_nothing(cut: int):
-    """Whole heads and bodies are what the short way is for; the long way has a body while it comes."""
+def test_head_and_body_may_come_one_after_the_other(cut: int):
     app = ShortApp()
     sent = answers(app, POST, POST[:cut], POST[cut:])
     assert sent.count(b"200 OK") == 2
-    assert app.ways == (["parsed", "parsed"] if cut < POST.index(b"\r\n\r\n") + 4 else ["parsed"])
+    assert app.ways == ["parsed", "parsed"]
+
+
+def test_a_body_that_comes_slowly_or_is_large_goes_the_long_way(monkeypatch: pytest.MonkeyPatch):
+    """Which has it while it comes."""
+    app = ShortApp()
+    large = POST.replace(b"5", b"70000") + b"x" * (70_000 - 5)
+    sent = answers(app, large[:69_000], large[69_000:], POST)
+    assert sent.count(b"x-way: long") == sent.count(b"x-way: short") == 1
+    monkeypatch.setattr(short_way, "HOLD_S", 0)
+    sent = answers(ShortApp(), POST[:-1], POST[-1:])
+    assert sent.count(b"x-way: long") == 1
+
+
+def test_what_was_held_back_ends_with_its_connection():
+    app = ShortApp()
+    assert answers(app, POST[:-1]) == b""
+    assert app.asked == []
 
 
 def test_what_isnt_taken_goes_the_long_way():

@@ -1,8 +1,8 @@
 """uvicorn's HTTP protocol with a short way: a request that is here as a whole is answered as a whole, past ASGI.
 
 An application that knows a short way has a method `short_way`. It is shown each whole request first, and takes it or
-leaves it; what it leaves goes uvicorn's own way, as does whatever arrives in pieces, waits for `100 Continue`, is HEAD,
-HTTP/1.0 or pipelined behind another one.
+leaves it; what it leaves goes uvicorn's own way, as does what comes slowly or is large, waits for `100 Continue`, is
+HEAD, HTTP/1.0 or pipelined behind another one.
 
 A client says nearly the same each time. Of a request that was taken before, the header lines are recognised by their
 bytes and aren't parsed again: the same bytes behind the same method mean the same. See `_Recognised`.
@@ -23,6 +23,9 @@ from shared.logs import describe_fault, get_logger
 
 ONE_WRITE_BYTES = 16 * 1024
 """Up to here head and body are joined; beyond, copying costs more than handing both to the system."""
+HOLD_S = 0.02
+"""A request whose head is here waits this long for the rest of its body, before it goes the long way without it."""
+MAX_HELD_BYTES = 64 * 1024
 MAX_RECOGNISED = 4096
 MAX_RECOGNISED_BYTES = 4096
 """Of header lines: 16 MB for all of them at most. A token has 600 bytes."""
@@ -180,6 +183,7 @@ class ShortWayProtocol(HttpToolsProtocol):
         self._memory = _memories.setdefault(self.app, {}) if isinstance(self.app, HasShortWay) else {}
         self._defaults: tuple[Sequence[Header], bytes] = ((), b"")
         self._held: bytearray | None = None
+        self._hold_timer: asyncio.TimerHandle | None = None
         self._is_between = True
         self._taken: WholeRequest | None = None
         self._wire = self.transport
@@ -196,10 +200,11 @@ class ShortWayProtocol(HttpToolsProtocol):
             return
         is_fresh, self._taken = self._is_between, None
         super().data_received(data)
-        if self._held is not None:  # not whole yet: nothing is kept waiting for the rest
-            held, self._held = self._held, None
-            if not self.transport.is_closing():
-                self._begin(held)
+        if self._held is not None:
+            if len(self._held) > MAX_HELD_BYTES or self.transport.is_closing():
+                self._let_go()
+            elif self._hold_timer is None:  # many clients write head and body one after the other
+                self._hold_timer = self.loop.call_later(HOLD_S, self._let_go)
         elif is_fresh and self._taken is not None and self._is_between:
             self._remember(data, self._taken)
 
@@ -236,7 +241,7 @@ class ShortWayProtocol(HttpToolsProtocol):
         if self._held is None:
             super().on_message_complete()
             return
-        held, self._held = self._held, None
+        held = self._let_go_of()
         if self._is_plain():
             method, headers = self.parser.get_method().decode("ascii"), self.scope["headers"]
             keep_alive = self.parser.should_keep_alive()
@@ -255,6 +260,25 @@ class ShortWayProtocol(HttpToolsProtocol):
                 return
         self._begin(held)
         super().on_message_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio."""
+        self._let_go_of()
+        super().connection_lost(exc)
+
+    def _let_go_of(self) -> bytearray:
+        """What was held back, which isn't any more."""
+        held, self._held = self._held, None
+        if self._hold_timer is not None:
+            self._hold_timer.cancel()
+            self._hold_timer = None
+        return held or bytearray()
+
+    def _let_go(self) -> None:
+        """Lets a request that isn't whole yet go the long way, which has a body while it comes."""
+        held = self._let_go_of()
+        if not self.transport.is_closing():
+            self._begin(held)
 
     def _is_plain(self) -> bool:
         """Whether the target is a path as it stands, with or without a query, and the answer has a body."""
