@@ -124,7 +124,8 @@ def test_two_hundred_tries_do_not_tell_known_from_unknown(start_auth, central, d
 
     pairs = [(answer_s(f"known{n}@example.com"), answer_s(f"unknown{n}@example.com")) for n in range(1, 101)]
     known_s, unknown_s = map(statistics.median, zip(*pairs, strict=True))
-    assert abs(known_s - unknown_s) < 0.005
+    # 5 ms; on a slow machine a tenth: a password that isn't looked at saves nearly all of it
+    assert abs(known_s - unknown_s) < max(0.005, known_s / 10)
 
 
 def test_what_a_mail_costs_is_done_after_the_answer(auth, central, owner):

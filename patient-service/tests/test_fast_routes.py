@@ -8,7 +8,7 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, Header
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from patient_practices import GATEWAY_KEY, JOHN, PatientClient, Practice
+from patient_practices import GATEWAY_KEY, JOHN, PatientClient, Practice, ShortWayTransport
 
 from patient_service import handlers
 from patient_service.dependencies import ShardToRead
@@ -92,11 +92,29 @@ def without_what_changes(answer: httpx.Response) -> tuple[Any, ...]:
     return answer.status_code, shown, body
 
 
-async def both_ways(service: PatientClient, caller: Any, *call: str, **content: Any) -> list[tuple[Any, ...]]:
-    plain = PatientClient(service.app)
+async def all_ways(service: PatientClient, caller: Any, *call: str, **content: Any) -> list[tuple[Any, ...]]:
+    """As the server does it, without its messages; with them; and by FastAPI alone."""
+    whole, plain = PatientClient(service.app), PatientClient(service.app)
+    whole.http = httpx.AsyncClient(transport=ShortWayTransport(service.app), base_url="http://patients")
     door = Door(service.app.inside, verifier=ContextVerifier([GATEWAY_KEY]), metrics=RequestMetrics())
     plain.http = httpx.AsyncClient(transport=httpx.ASGITransport(door), base_url="http://patients")
-    return [without_what_changes(await client.call(caller, *call, **content)) for client in (service, plain)]
+    return [without_what_changes(await client.call(caller, *call, **content)) for client in (whole, service, plain)]
+
+
+async def test_good_calls_go_past_asgi_and_others_dont(service: PatientClient, practice: Practice):
+    transport = ShortWayTransport(service.app)
+    client = PatientClient(service.app)
+    client.http = httpx.AsyncClient(transport=transport, base_url="http://patients")
+    patient = await client.add(practice)
+    for method, path in (("GET", ""), ("GET", f"/{patient['id']}"), ("GET", f"/{new_id()}")):
+        assert (await client.call(practice, method, path)).status_code in {200, 404}
+    assert transport.went_short == 4
+    assert (await client.call(practice, "GET", "?limit=0")).status_code == 422
+    assert (await client.call(practice.caller(role="anonymous"), "GET")).status_code == 403
+    assert (await client.http.get("/api/v1/patients")).status_code == 401
+    assert (await client.http.get("/livez")).status_code == 200
+    assert transport.went_short == 4
+    assert not transport.tasks
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
@@ -107,17 +125,17 @@ async def both_ways(service: PatientClient, caller: Any, *call: str, **content: 
 @example(Sent(("POST", ""), "", b"", JSON_TYPES[0], "owner"))
 @example(Sent(("PATCH", "/{id}"), "", b"{}", JSON_TYPES[2], "owner"))
 @example(Sent(("PATCH", "/0"), "", b"{", JSON_TYPES[0], "owner"))
-async def test_both_ways_answer_alike(service: PatientClient, practice: Practice, sent: Sent):
+async def test_all_ways_answer_alike(service: PatientClient, practice: Practice, sent: Sent):
     patient = await service.add(practice)
     method, path = sent.call
     url = path.format(id=patient["id"], other=new_id()) + sent.query
     has_body = method in {"POST", "PUT", "PATCH"}
     content = {"content": sent.body, "headers": {"Content-Type": sent.media_type}} if has_body else {}
-    fast, plain = await both_ways(service, practice.caller(role=sent.role), method, url, **content)
-    if method == "DELETE" and fast[0] == 200:
-        assert plain[0] == 404
+    whole, fast, plain = await all_ways(service, practice.caller(role=sent.role), method, url, **content)
+    if method == "DELETE" and whole[0] == 200:
+        assert fast[0] == plain[0] == 404
     else:
-        assert fast == plain
+        assert whole == fast == plain
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
@@ -129,7 +147,7 @@ async def test_a_body_in_another_encoding_is_malformed_either_way(
     patient = await service.add(practice)
     url = call[1].format(id=patient["id"])
     content = {"content": json.dumps(JOHN).encode(encoding), "headers": {"Content-Type": "application/json"}}
-    for status, _, body in await both_ways(service, practice.caller(), call[0], url, **content):
+    for status, _, body in await all_ways(service, practice.caller(), call[0], url, **content):
         assert (status, body["type"]) == (400, "/errors/malformed-request")
     assert (await service.call(practice, "GET", f"/{patient['id']}")).json()["result"] == patient
 

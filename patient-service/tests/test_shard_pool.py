@@ -102,15 +102,19 @@ async def test_cancelled_calls_never_mix_answers(
     outcomes: Counter[str] = Counter()
     dice = random.Random(7)
 
+    def note(answer: httpx.Response, is_right: bool) -> None:  # noqa: FBT001 - called twice
+        busy = answer.status_code == 503  # on a machine that has other things to do
+        outcomes["busy" if busy else "right" if is_right else "mixed"] += 1
+
     async def read_one(owner: Practice) -> None:
         patient = dice.choice(patients[owner])
         answer = await service.call(owner, "GET", f"/{patient['id']}")
-        outcomes["right" if answer.json().get("result") == patient else "mixed"] += 1
+        note(answer, answer.json().get("result") == patient)
 
     async def list_some(owner: Practice) -> None:
         limit = dice.randint(1, 20)
         answer = await service.call(owner, "GET", f"?limit={limit}")
-        outcomes["right" if answer.json()["result"]["data"] == patients[owner][:limit] else "mixed"] += 1
+        note(answer, answer.json().get("result", {}).get("data") == patients[owner][:limit])
 
     async def sometimes_cancelled() -> None:
         call = asyncio.create_task(dice.choice([read_one, list_some])(dice.choice(owners)))

@@ -174,6 +174,16 @@ def test_only_the_preparing_container_mounts_the_superusers_password():
     assert mounting == [("tenant-service", "prepare")]
 
 
+def test_the_example_keeps_its_backups_on_a_volume():
+    """Anything else in a container is gone with it, or can't be written to."""
+    patch = yaml.safe_load((OVERLAY / "backups-volume.yaml").read_text())["spec"]["template"]["spec"]
+    [mount], [volume] = patch["containers"][0]["volumeMounts"], patch["volumes"]
+    assert mount["mountPath"] == variables_of(OVERLAY / "settings.env")["BACKUP_DIR"]
+    [claim] = (one for one in objects() if one["kind"] == "PersistentVolumeClaim")
+    assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    assert mount["name"] == volume["name"]
+
+
 def test_prometheus_may_reach_every_port_with_metrics():
     policies = {one["metadata"]["name"]: one["spec"] for one in objects() if one["kind"] == "NetworkPolicy"}
     [rule] = policies["prometheus-to-metrics"]["ingress"]

@@ -1,20 +1,24 @@
 """What these tests stand on: a central database of their own, the service's real parts, and callers of it."""
 
 import contextlib
+import json
 import os
 import secrets
+import select
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import psycopg2
@@ -81,17 +85,30 @@ def run_cli(command: str, environment: dict[str, str]) -> "subprocess.CompletedP
     )
 
 
+@cache
+def _interrupting() -> "tuple[subprocess.Popen[str], IO[str]]":
+    """This session's process that does deeds and has them interrupted, and what it complains of."""
+    complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the session
+    command = [sys.executable, str(Path(__file__).with_name("tenant_interrupted.py"))]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, text=True)
+    return process, complaints
+
+
 def interrupted(fleet: "Fleet", deed: str, practice_id: object, *where: str) -> int:
     """Does a deed in a process that is killed at a step or after some milliseconds (see tenant_interrupted.py)."""
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("tenant_interrupted.py")), deed, str(practice_id), *where],
-        env={"PATH": os.defpath, **fleet.environment},
-        check=False,
-        timeout=60,
-        capture_output=True,
-    )
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode
+    process, complaints = _interrupting()
+    assert process.stdin
+    assert process.stdout
+    environment = {"PATH": os.defpath, **fleet.environment}
+    order = {"environment": environment, "words": [deed, str(practice_id), *where]}
+    process.stdin.write(json.dumps(order) + "\n")
+    process.stdin.flush()
+    ended, _, _ = select.select([process.stdout], [], [], 60)
+    assert ended, "the deed takes too long"
+    code = int(process.stdout.readline())
+    complaints.seek(0)
+    assert code in (0, -signal.SIGKILL), complaints.read()
+    return code
 
 
 @dataclass

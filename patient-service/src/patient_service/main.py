@@ -14,10 +14,10 @@ from patient_service.pool_metrics import PoolMetrics
 from patient_service.servers import Servers
 from patient_service.shard_opening import ShardOpener
 from patient_service.shard_pool import PoolLimits, ShardPool
-from shared.app import create_service_app
+from shared.app import ServiceApp, create_service_app
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings) -> ServiceApp:
     """The service, ready to be served."""
     servers = Servers(settings.tenant_service_url, keys=settings.gateway_keys)
     pool = ShardPool(
