@@ -6,9 +6,12 @@ import socket
 import struct
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
 import psycopg2
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from patient_practices import SHARD_KEY, Practice, ShardServer, eventually
 
 from patient_service import shard_connection
@@ -273,6 +276,26 @@ async def test_a_statement_is_prepared_once_a_session(connection: ShardConnectio
         assert await connection.fetch(ECHO, {"said": str(number)}) == [(str(number).encode(),)]
     names = await connection.fetch("SELECT name FROM pg_prepared_statements", ())
     assert names == [(b"echo",)]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    said=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+    | st.text(st.sampled_from("'\\;-%\"$ aé()"))
+)
+@example(said="'); DROP TABLE patients; --")
+@example(said="100 % \\' %(said)s %%")
+@example(said="Ærø, J. (née +@/:-_)")
+async def test_whatever_is_said_arrives_as_a_value(connection: ShardConnection, said: str):
+    """Plain words are written without psycopg2, everything else by it."""
+    assert await connection.fetch(ECHO, {"said": said}) == [(said.encode(),)]
+    three = Prepared(
+        "three", "PREPARE three (text, int, uuid) AS SELECT $1, $2, $3", "EXECUTE three (%(a)s, %(b)s, %(c)s)"
+    )
+    some_id = UUID(int=7)
+    plain = shard_connection._PLAIN.fullmatch(said)
+    values = {"a": said, "b": -3, "c": some_id if plain else str(some_id)}
+    assert await connection.fetch(three, values) == [(said.encode(), -3, str(some_id))]
 
 
 async def test_a_first_use_that_fails_closes_the_connection(connection: ShardConnection):

@@ -63,6 +63,8 @@ class Database:
                 "keepalives_count": 2,
             },
         )
+        self.reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        """For one statement that only reads: without BEGIN and COMMIT, which are a round trip each."""
         # as many threads as connections: a thread never waits for the pool, a coroutine waits for a thread
         self._threads = ThreadPoolExecutor(_POOL_SIZE + _OVERFLOW, thread_name_prefix="database")
         self._free = asyncio.Semaphore(_POOL_SIZE + _OVERFLOW)

@@ -72,7 +72,7 @@ class LoggingIn:
             return tokens
 
     def _find(self, email_key: str) -> Account | None:
-        with self._database.engine.begin() as connection:
+        with self._database.reading.connect() as connection:
             return accounts.find_account(connection, email_key)
 
     def _note_failure(self, account: Account | None, origin: Origin) -> None:

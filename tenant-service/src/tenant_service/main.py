@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import timedelta
+from typing import NamedTuple
 
 import psycopg2
 from fastapi import FastAPI, Request, Response
@@ -14,27 +15,21 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFreeError
 from shared.app import create_service_app, error_response
 from shared.errors import UnavailableError
 from shared.logs import describe_fault, get_logger
-from tenant_service import backing_up as backups_deed
-from tenant_service import comparing as comparing_deed
-from tenant_service import draining, fleet_migration, fleet_query, migrating, restoring, swapping
-from tenant_service import moving as moving_deed
+from tenant_service import migrating
 from tenant_service.background import repeat
-from tenant_service.backing_up import BackingUp
 from tenant_service.backup_keys import BackupKeys
 from tenant_service.central import central_engine
-from tenant_service.comparing import Comparing
 from tenant_service.config import Settings
 from tenant_service.copy_keeping import CopyKeeping
+from tenant_service.deeds import Deeds
 from tenant_service.erasing import Erasing
 from tenant_service.exceptions import ShardServerUnavailableError
 from tenant_service.exporting import Exporting
-from tenant_service.fleet_migration import FleetMigration
 from tenant_service.fleet_status import FleetStatus
 from tenant_service.handlers import ROUTERS
 from tenant_service.isolation import Isolation
 from tenant_service.jobs import Jobs
 from tenant_service.keep_rule import KeepRule
-from tenant_service.moving import Moving
 from tenant_service.provisioning import Provisioning
 from tenant_service.reconciliation import Reconciler
 from tenant_service.scheduled_backups import ROUND_EVERY_S as LOOK_FOR_BACKUPS_EVERY_S
@@ -57,24 +52,9 @@ def create_app(settings: Settings) -> FastAPI:
     """The service's application."""
     engine = central_engine(settings)
     servers = ServerRegistry(engine, settings)
-    migration = FleetMigration(engine, servers, workers=settings.migrations_per_server)
-    kept_for = timedelta(hours=settings.copies_kept_hours)
-    moving = Moving(engine, servers, shard_key=settings.shard_keys[0], kept_for=kept_for)
     keys = BackupKeys(engine, Sealing(settings.backup_secrets))
-    backing_up = BackingUp(engine, servers, keys)
-    comparing = Comparing(engine, servers)
-    deeds = {
-        fleet_migration.KIND: migration.run,
-        moving_deed.KIND: moving.run,
-        draining.KIND: draining.Draining(engine, servers, moving).run,
-        backups_deed.KIND: backing_up.run,
-        restoring.KIND: restoring.Restoring(engine, servers, keys, kept_for=kept_for).run,
-        comparing_deed.DIFF_KIND: comparing.diff,
-        comparing_deed.TAKE_BACK_KIND: comparing.take_back,
-        fleet_query.KIND: fleet_query.FleetQuery(engine, servers, shard_keys=settings.shard_keys).run,
-        swapping.KIND: swapping.Swapping(engine, servers, comparing, kept_for=kept_for).run,
-    }
-    jobs = Jobs(engine, deeds)
+    deeds = Deeds(engine, servers, keys, settings)
+    jobs = Jobs(engine, deeds.by_kind)
     fleet_status = FleetStatus(engine, servers)
     making, undoing = Slots(settings.clones_in_parallel), Slots(1)
     claimed = asyncio.Event()
@@ -84,26 +64,17 @@ def create_app(settings: Settings) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        tasks = (
-            asyncio.create_task(repeat(servers.refresh, name="servers", every_s=REFRESH_SERVERS_EVERY_S)),
-            asyncio.create_task(repeat(pool.refill, name="warm pool", every_s=ROUND_EVERY_S, wanted=claimed)),
-            *(
-                asyncio.create_task(repeat(jobs.do_waiting, name="jobs", every_s=LOOK_FOR_JOBS_EVERY_S))
-                for _ in range(JOBS_AT_ONCE)
-            ),
-            asyncio.create_task(repeat(schedule.round, name="backups", every_s=LOOK_FOR_BACKUPS_EVERY_S)),
-            asyncio.create_task(repeat(reconciler.sweep, name="reconciler", every_s=settings.reconcile_every_s)),
-        )
-        yield
-        jobs.stop()
-        schedule.stop()
-        pool.stop()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for slots in (making, undoing):
-            await asyncio.to_thread(slots.close)
-        await asyncio.to_thread(fleet_status.close)
+        async with _repeating(
+            *(Round(jobs.do_waiting, "jobs", LOOK_FOR_JOBS_EVERY_S) for _ in range(JOBS_AT_ONCE)),
+            Round(servers.refresh, "servers", REFRESH_SERVERS_EVERY_S),
+            Round(pool.refill, "warm pool", ROUND_EVERY_S, claimed),
+            Round(schedule.round, "backups", LOOK_FOR_BACKUPS_EVERY_S),
+            Round(reconciler.sweep, "reconciler", settings.reconcile_every_s),
+            stop=(jobs.stop, schedule.stop, pool.stop),
+        ):
+            yield
+        for close in (making.close, undoing.close, fleet_status.close):
+            await asyncio.to_thread(close)
         servers.close()
         engine.dispose()
 
@@ -120,7 +91,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     schedule = ScheduledBackups(
         engine,
-        backing_up,
+        deeds.backing_up,
         keys,
         folder=settings.backup_dir,
         every=timedelta(hours=settings.backup_every_hours),
@@ -129,8 +100,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     reconciler = Reconciler(engine, servers, provisioning, pool, metrics=metrics)
     app.state.engine, app.state.servers, app.state.provisioning = engine, servers, provisioning
-    app.state.jobs, app.state.fleet_status, app.state.moving = jobs, fleet_status, moving
-    app.state.deeds, app.state.keeping, app.state.schedule = deeds, CopyKeeping(engine, servers), schedule
+    app.state.jobs, app.state.fleet_status, app.state.moving = jobs, fleet_status, deeds.moving
+    app.state.deeds, app.state.keeping, app.state.schedule = deeds.by_kind, CopyKeeping(engine, servers), schedule
     app.state.pool, app.state.making, app.state.undoing, app.state.claimed = pool, making, undoing, claimed
     app.state.erasing, app.state.exporting = Erasing(engine, servers), Exporting(engine, servers)
     app.state.isolation = Isolation(engine, servers, provisioning, settings)
@@ -141,6 +112,29 @@ def create_app(settings: Settings) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     return app
+
+
+class Round(NamedTuple):
+    """A deed that is repeated: see background.repeat."""
+
+    deed: Callable[[], bool]
+    name: str
+    every_s: float
+    wanted: asyncio.Event | None = None
+
+
+@contextlib.asynccontextmanager
+async def _repeating(*rounds: Round, stop: Iterable[Callable[[], None]]) -> AsyncIterator[None]:
+    """Repeats deeds meanwhile; `stop` tells those that take long to come to an end."""
+    tasks = [
+        asyncio.create_task(repeat(one.deed, name=one.name, every_s=one.every_s, wanted=one.wanted)) for one in rounds
+    ]
+    yield
+    for each in stop:
+        each()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _answer_database_down(request: Request, fault: Exception) -> Response:
