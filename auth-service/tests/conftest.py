@@ -11,10 +11,10 @@ from auth_support import GATEWAY_SECRET, JWT_SECRET, Auth, Central, Client, Fake
 from psycopg2 import sql
 
 from auth_service.config import DatabaseSettings, Settings
+from auth_service.counting import PREFIX
 from auth_service.database import Database
 from auth_service.main import create_app
 from auth_service.migrations import migrate
-from auth_service.shared_failures import PREFIX
 from shared.events import STREAM
 
 
@@ -160,4 +160,4 @@ def pace(monkeypatch):
     monkeypatch.setattr("auth_service.signup.BUDGET_S", 60.0)
     monkeypatch.setattr("auth_service.passwords.MAX_WAIT_S", 30.0)
     monkeypatch.setattr("auth_service.throttle.MAX_WAIT_S", 30.0)
-    monkeypatch.setattr("auth_service.redis_clients._THROTTLE_TIMEOUT_S", 5.0)
+    monkeypatch.setattr("auth_service.redis_clients._COUNTING_TIMEOUT_S", 5.0)

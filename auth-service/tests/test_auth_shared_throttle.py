@@ -10,8 +10,8 @@ from auth_support import wait_for
 from redis.asyncio import Redis as AsyncRedis
 
 from auth_service import shared_failures, throttle
+from auth_service.counting import PREFIX, Counting
 from auth_service.exceptions import TooManyFailuresError, WrongCredentialsError
-from auth_service.shared_failures import PREFIX
 from auth_service.throttle import LoginThrottle
 from gowebbo_stack.testing import running_redis
 
@@ -32,13 +32,14 @@ def run(redis_server, store):
     """Tries at passwords, each by a replica that was just started."""
 
     async def one(right, account, address, per_address):
-        replica = LoginThrottle(failures_per_address=per_address, redis=AsyncRedis.from_url(redis_server.url))
+        counting = Counting(AsyncRedis.from_url(redis_server.url))
+        replica = LoginThrottle(failures_per_address=per_address, shared=counting)
         try:
             async with replica.attempt(account, address):
                 if not right:
                     raise WrongCredentialsError
         finally:
-            await replica.close()
+            await counting.close()
 
     def do(*, right=False, account="ann@example.com", address=ADDRESS, per_address=50) -> int:
         try:
@@ -126,7 +127,7 @@ def test_a_killed_replicas_try_ends_by_itself(run, store, monkeypatch):
             f"{store.connection_pool.connection_kwargs['host']}:"
             f"{store.connection_pool.connection_kwargs['port']}"
         )
-        dying = LoginThrottle(failures_per_address=50, redis=client).attempt("ann@example.com", ADDRESS)
+        dying = LoginThrottle(failures_per_address=50, shared=Counting(client)).attempt("ann@example.com", ADDRESS)
         await dying.__aenter__()
         await client.aclose()
 
@@ -146,7 +147,8 @@ def test_a_redis_that_hangs_is_left_alone_for_a_while(tmp_path):
 
         async def tries() -> tuple[list[float], bool]:
             client = AsyncRedis.from_url(server.url, socket_timeout=0.05, socket_connect_timeout=0.05)
-            counted = LoginThrottle(failures_per_address=50, redis=client)
+            counting = Counting(client)
+            counted = LoginThrottle(failures_per_address=50, shared=counting)
             admin.execute_command("CLIENT", "PAUSE", 60_000, "ALL")
             took = []
             for _ in range(4):
@@ -154,8 +156,8 @@ def test_a_redis_that_hangs_is_left_alone_for_a_while(tmp_path):
                 async with counted.attempt("ann@example.com", ADDRESS):
                     pass
                 took.append(time.monotonic() - begun)
-            await counted.close()
-            return took, counted._shared._away_until > time.monotonic()
+            await counting.close()
+            return took, counting._away_until > time.monotonic()
 
         took, is_left_alone = asyncio.run(tries())
         assert is_left_alone
@@ -165,9 +167,9 @@ def test_a_redis_that_hangs_is_left_alone_for_a_while(tmp_path):
 def test_a_redis_that_comes_back_is_asked_again(run, start_auth, store, monkeypatch):
     auth = start_auth()
     auth.client.sign_up()
-    shared = auth.app.state.rules.logging_in._throttle._shared
-    shared._away_until = time.monotonic() + 0.2
+    counting = auth.app.state.rules.logging_in._throttle._shared._counting
+    counting._away_until = time.monotonic() + 0.2
     assert auth.client.log_in(password="wrong").status_code == 401
-    wait_for(lambda: time.monotonic() > shared._away_until)
+    wait_for(lambda: time.monotonic() > counting._away_until)
     assert auth.client.log_in(password="wrong").status_code == 401
     assert list(store.scan_iter(f"{PREFIX}account*:failures"))

@@ -15,6 +15,7 @@ from auth_service.background import repeat
 from auth_service.closing import EVERY_S as CLOSE_EVERY_S
 from auth_service.closing import Closing
 from auth_service.config import Settings
+from auth_service.counting import Counting
 from auth_service.database import Database
 from auth_service.dependencies import Rules
 from auth_service.email_verification import EmailVerification
@@ -27,7 +28,7 @@ from auth_service.passwords import PasswordHasher
 from auth_service.policy import Policy
 from auth_service.receipts import Receipts
 from auth_service.reconciler import EVERY_S, FORGET_EVERY_S, Reconciler
-from auth_service.redis_clients import connect_redis, connect_throttle
+from auth_service.redis_clients import connect_counting, connect_redis
 from auth_service.relay import POLL_S, Relay
 from auth_service.revocations import Revocations
 from auth_service.sealing import Sealing
@@ -48,17 +49,17 @@ def create_app(settings: Settings) -> FastAPI:
     database = Database(settings)
     hasher = PasswordHasher(cost=settings.bcrypt_cost, workers=settings.hash_workers)
     shards = Shards(settings.tenant_service_url, keys=settings.gateway_keys)
+    counting = Counting(connect_counting(settings))
     event_waits, shard_waits = asyncio.Event(), asyncio.Event()
     signing_up = SigningUp(
         database,
-        limit=AddressLimit(per_address=settings.signups_per_address),
+        limit=AddressLimit("signups", per_address=settings.signups_per_address, shared=counting),
         hasher=hasher,
         shards=shards,
         on_registered=event_waits.set,
         on_undone=shard_waits.set,
     )
-    throttle = LoginThrottle(failures_per_address=settings.login_failures_per_address, redis=connect_throttle(settings))
-    rules = _rules(settings, database, hasher=hasher, throttle=throttle, signing_up=signing_up, shards=shards)
+    rules = _rules(settings, database, hasher=hasher, counting=counting, signing_up=signing_up, shards=shards)
     redis = connect_redis(settings)
     relay = Relay(database, redis)
     reconciler = Reconciler(database, shards=shards, changes_kept_s=2 * rules.revocations.relevant_s)
@@ -80,7 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
         await rules.password_change.close()
-        await throttle.close()
+        await counting.close()
         await shards.close()
         await asyncio.to_thread(hasher.close)
         await asyncio.to_thread(database.close)
@@ -103,10 +104,11 @@ def _rules(
     database: Database,
     *,
     hasher: PasswordHasher,
-    throttle: LoginThrottle,
+    counting: Counting,
     signing_up: SigningUp,
     shards: Shards,
 ) -> Rules:
+    throttle = LoginThrottle(failures_per_address=settings.login_failures_per_address, shared=counting)
     access_tokens = AccessTokens(settings.jwt_secrets, life_s=settings.token_expire_in)
     sessions = Sessions(
         database,
@@ -128,7 +130,7 @@ def _rules(
         database,
         hasher=hasher,
         throttle=throttle,
-        limit=AddressLimit(per_address=settings.password_mails_per_address),
+        limit=AddressLimit("password-mails", per_address=settings.password_mails_per_address, shared=counting),
     )
     return Rules(
         signing_up=signing_up,

@@ -50,7 +50,7 @@ class PasswordChange:
 
         What only known addresses cost is done after the answer, so that its time tells nothing.
         """
-        self._limit.admit(origin.address)
+        await self._limit.admit(origin.address)
         account = await self._database.run(self._find, email_key)
         self._begin(self._send(email_key, account, origin))
 

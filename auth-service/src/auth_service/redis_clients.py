@@ -9,7 +9,7 @@ from redis.retry import Retry
 from auth_service.config import Settings
 
 _REDIS_TIMEOUT_S = 2.0
-_THROTTLE_TIMEOUT_S = 0.05
+_COUNTING_TIMEOUT_S = 0.05
 
 
 def connect_redis(settings: Settings) -> redis.Redis:
@@ -24,13 +24,13 @@ def connect_redis(settings: Settings) -> redis.Redis:
     )
 
 
-def connect_throttle(settings: Settings) -> AsyncRedis:
+def connect_counting(settings: Settings) -> AsyncRedis:
     """A client for what somebody waits for: it gives up after a twentieth of a second. Connects on first use."""
     return AsyncRedis(
         host=settings.redis_host,
         port=settings.redis_port,
         password=settings.redis_pass.get_secret_value() or None,
-        socket_timeout=_THROTTLE_TIMEOUT_S,
-        socket_connect_timeout=_THROTTLE_TIMEOUT_S,
+        socket_timeout=_COUNTING_TIMEOUT_S,
+        socket_connect_timeout=_COUNTING_TIMEOUT_S,
         retry=AsyncRetry(NoBackoff(), 0),
     )

@@ -1,8 +1,7 @@
 """Failed log-ins counted for all replicas, in Redis: a restart forgets none, and two replicas give no more tries.
 
 The library `limits` counts windows, but knows neither blocks that grow nor tries that are still under way. So this is
-two small scripts, each one round trip for account and address together, by Redis' own clock. While Redis can't be
-asked nobody waits for it: the counters of the process (`throttle.py`) go on alone, as strictly.
+two small scripts, each for account and address together.
 """
 
 import asyncio
@@ -11,21 +10,12 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from hashlib import sha256
-from typing import Any
 
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
-
+from auth_service.counting import Counting, key_of
 from auth_service.exceptions import HashingBusyError, TooManyFailuresError, WrongCredentialsError
-from shared.logs import get_logger
 
-PREFIX = "gowebbo:{throttle}:"
-"""With one hash tag, so that a cluster keeps together what one script reads."""
 LEASE_S = 30
 """A try whose process was killed ends by itself after this time; none takes longer."""
-LEFT_ALONE_S = 5.0
-"""A Redis that failed is asked again after this time."""
 _ASK_AGAIN_S = 0.05
 _RETRY_AFTER_S = 5
 
@@ -84,8 +74,6 @@ end
 return 0
 """
 
-_log = get_logger()
-
 
 @dataclass(frozen=True, slots=True)
 class Counted:
@@ -98,19 +86,17 @@ class Counted:
 
     @property
     def keys(self) -> list[str]:
-        """Where it stands in Redis: no e-mail and no address does."""
-        digest = sha256(self.key.encode()).hexdigest()[:32]
-        return [f"{PREFIX}{self.kind}:{digest}:{part}" for part in ("failures", "leases", "state")]
+        """Where it stands in Redis."""
+        return [f"{key_of(self.kind, self.key)}:{part}" for part in ("failures", "leases", "state")]
 
 
 class SharedFailures:
     """Tries in Redis. Without an answer from there every try is let through."""
 
-    def __init__(self, redis: Redis, *, window_s: float, first_block_s: float, longest_block_s: float) -> None:
-        self._redis = redis
+    def __init__(self, counting: Counting, *, window_s: float, first_block_s: float, longest_block_s: float) -> None:
+        self._counting = counting
         self._window_s = int(window_s)
         self._blocks_s = (int(first_block_s), int(longest_block_s))
-        self._away_until = 0.0
 
     @asynccontextmanager
     async def attempt(self, counted: Sequence[Counted], *, wait_s: float) -> AsyncIterator[None]:
@@ -127,12 +113,12 @@ class SharedFailures:
             raise
         finally:
             ends = [end for one in counted for end in (one.limit, int(one.is_forgiven))]
-            await self._run(_LEAVE, keys, [self._window_s, lease, outcome, *self._blocks_s, *ends])
+            await self._counting.run(_LEAVE, keys, [self._window_s, lease, outcome, *self._blocks_s, *ends])
 
     async def _enter(self, keys: list[str], limits: list[int], lease: str, wait_s: float) -> None:
         deadline = time.monotonic() + wait_s
         while True:
-            answer = await self._run(_ENTER, keys, [self._window_s, lease, LEASE_S, *limits])
+            answer = await self._counting.run(_ENTER, keys, [self._window_s, lease, LEASE_S, *limits])
             if answer is None or answer[0] == 1:
                 return
             if answer[0] < 0:
@@ -140,18 +126,3 @@ class SharedFailures:
             if time.monotonic() > deadline:
                 raise HashingBusyError(retry_after_s=_RETRY_AFTER_S)
             await asyncio.sleep(_ASK_AGAIN_S)
-
-    async def _run(self, script: str, keys: list[str], arguments: list[object]) -> Any:
-        """What the script returns; None when Redis couldn't be asked, or failed a moment ago."""
-        if time.monotonic() < self._away_until:
-            return None
-        try:
-            return await self._redis.eval(script, len(keys), *keys, *map(str, arguments))
-        except (RedisError, OSError, TimeoutError) as fault:
-            self._away_until = time.monotonic() + LEFT_ALONE_S
-            _log.warning("shared_throttle_unavailable", fault=type(fault).__qualname__)
-            return None
-
-    async def close(self) -> None:
-        """Closes the connections."""
-        await self._redis.aclose()

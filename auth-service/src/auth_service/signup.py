@@ -59,7 +59,7 @@ class SigningUp:
 
         Raises TooManyCallsError, EmailTakenError, SignUpUndoneError, HashingBusyError.
         """
-        self._limit.admit(origin.address)
+        await self._limit.admit(origin.address)
         # before the hash, which is dear: a flood of one taken e-mail must not keep log-ins waiting
         await self._database.run(self._refuse_taken, body.email_key)
         clock = asyncio.get_running_loop().time

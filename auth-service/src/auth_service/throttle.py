@@ -12,8 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
-from redis.asyncio import Redis
-
+from auth_service.counting import Counting
 from auth_service.exceptions import HashingBusyError, TooManyFailuresError, WrongCredentialsError
 from auth_service.shared_failures import Counted, SharedFailures
 from shared.addresses import limited_as
@@ -36,15 +35,15 @@ class LoginThrottle:
         self,
         *,
         failures_per_address: int,
-        redis: Redis | None = None,
+        shared: Counting | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Without `redis` this process counts alone."""
+        """Without `shared` this process counts alone."""
         self._accounts = _FailureCounter(FAILURES_PER_ACCOUNT, clock)
         self._addresses = _FailureCounter(failures_per_address, clock)
         self._failures_per_address = failures_per_address
-        self._shared = redis and SharedFailures(
-            redis, window_s=WINDOW_S, first_block_s=FIRST_BLOCK_S, longest_block_s=LONGEST_BLOCK_S
+        self._shared = shared and SharedFailures(
+            shared, window_s=WINDOW_S, first_block_s=FIRST_BLOCK_S, longest_block_s=LONGEST_BLOCK_S
         )
 
     @asynccontextmanager
@@ -63,11 +62,6 @@ class LoginThrottle:
             yield
         # only the account: whoever knows one password must not get free tries at others
         self._accounts.forgive(account)
-
-    async def close(self) -> None:
-        """Closes the connections to Redis."""
-        if self._shared:
-            await self._shared.close()
 
 
 @dataclass(slots=True, eq=False)
