@@ -86,8 +86,9 @@ class Composition:
         return done.stdout
 
     def build(self) -> None:
-        """Builds all images."""
+        """Builds all images, and waits until they are on the disk: a commit beside that could take minutes."""
         self.compose("build", timeout_s=BUILD_TIMEOUT_S)
+        os.sync()
 
     def up(self) -> None:
         """Starts what isn't running and waits until everything is healthy."""

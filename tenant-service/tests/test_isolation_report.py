@@ -35,6 +35,7 @@ CHECKS = [
     "tables",
     "owner",
     "schema",
+    "copies",
 ]
 EVERYWHERE = {"other_practice", "central_database", "postgres", "template1"}
 OLD_SECRET = "shards-that-were-0123456789abcdef0123456789abcdef"

@@ -13,12 +13,13 @@ from shared.logs import describe_fault, get_logger
 from tenant_service import isolation_facts
 from tenant_service.config import Settings
 from tenant_service.exceptions import ShardServerUnavailableError
-from tenant_service.isolation_checks import CentralDatabase, Check, ServerFacts, check_practice
+from tenant_service.isolation_checks import CentralDatabase, Check, ServerFacts, check_practice, faults_of_copy
 from tenant_service.listing import id_in
 from tenant_service.provisioning import Provisioning
 from tenant_service.server_admin import Access
 from tenant_service.servers import FAULTS, ServerRegistry
-from tenant_service.storage import directory
+from tenant_service.storage import copies, directory
+from tenant_service.storage.copies import Copy
 from tenant_service.storage.directory import Shard, ShardState
 
 MOST_PRACTICES = 50
@@ -75,14 +76,16 @@ class Isolation:
         ends = time.monotonic() + PAGE_TIME_S
         with self._engine.begin() as connection:
             fleet_id = directory.fleet_id(connection)
+            kept = copies.ready_copies_of(connection, [shard.practice_id for shard in shards])
+        names = [*(shard.name for shard in shards), *(copy.name for copy in kept)]
         with contextlib.ExitStack() as sessions:
             servers: dict[str, ServerFacts | str] = {}
             for shard in shards:
-                key = shard.name.server
-                if key not in servers:
-                    here = [one.name.database for one in shards if one.server == key]
+                own = [copy for copy in kept if copy.practice_id == shard.practice_id]
+                for key in {shard.name.server, *(copy.server for copy in own)} - servers.keys():
+                    here = [name.database for name in names if name.server == key]
                     servers[key] = self._enter(sessions, key, here, fleet_id)
-                yield Report(shard.practice_id, self._judge(servers, shard))
+                yield Report(shard.practice_id, [*self._judge(servers, shard), _judge_copies(servers, own)])
                 if time.monotonic() > ends:
                     return
 
@@ -116,6 +119,16 @@ class Isolation:
             except FAULTS as fault:  # it went away; it isn't asked for the practices after this one
                 server = servers[key] = _not_asked(key, fault)
         return [Check("server", ok=False, detail=server)]
+
+
+def _judge_copies(servers: dict[str, ServerFacts | str], kept: Sequence[Copy]) -> Check:
+    faults = []
+    for copy in kept:
+        server = servers[copy.server]
+        found = [server] if isinstance(server, str) else faults_of_copy(server, copy.database, copy.practice_id)
+        faults += [f"{copy.database} on {copy.server}: {fault}" for fault in found]
+    closed = f"{len(kept)}, open to the server's admin alone" if kept else "none"
+    return Check("copies", ok=not faults, detail="; ".join(faults) or closed)
 
 
 def _not_asked(key: str, fault: Exception) -> str:

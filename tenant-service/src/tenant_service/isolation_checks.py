@@ -62,6 +62,21 @@ def check_practice(server: ServerFacts, database: str, practice_id: uuid.UUID) -
     return [*checks, *_of_role(role), *_of_log_ins(server, database), *_inside(server, database)]
 
 
+def faults_of_copy(server: ServerFacts, database: str, practice_id: uuid.UUID) -> list[str]:
+    """What lets anybody but the server's admin in to a copy of a practice's data, or lets it pass for a shard."""
+    facts, role = server.databases.get(database), server.roles.get(database)
+    if facts is None:
+        return ["there is no such database"]
+    stamps = {(PRACTICE_STAMP, shard_database.copy_stamp(practice_id)), (FLEET_STAMP, str(server.fleet_id))}
+    checks = (
+        _equal("public", facts.rights_of_public, set(), what="rights of PUBLIC on the database"),
+        _equal("connect", _told(facts.grants), set(), what="rights of roles on the database"),
+        _equal("stamps", _told(facts.settings), _told(stamps), what="settings of the database"),
+    )
+    lets_in = ["its role may log in"] if role is not None and role.can_log_in else []
+    return [check.detail for check in checks if not check.ok] + lets_in
+
+
 def _of_database(server: ServerFacts, facts: DatabaseFacts, database: str, practice_id: uuid.UUID) -> Iterator[Check]:
     stamps = {(PRACTICE_STAMP, str(practice_id)), (FLEET_STAMP, str(server.fleet_id))}
     is_open = facts.is_open and not facts.is_template

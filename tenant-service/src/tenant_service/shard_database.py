@@ -158,16 +158,21 @@ def open_as_copy(session: AdminSession, database: str, *, practice_id: uuid.UUID
         *([sql.SQL("REVOKE ALL ON DATABASE {0} FROM {0}").format(name)] if _has_role(session, database) else []),
         sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name),
         _stamp(database, FLEET_STAMP, str(fleet_id)),
-        _stamp(database, PRACTICE_STAMP, f"{_COPY_OF}{practice_id}"),
+        _stamp(database, PRACTICE_STAMP, copy_stamp(practice_id)),
         sql.SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(name),
         sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name),
     )
     _end_sessions(session, database)
 
 
+def copy_stamp(practice_id: uuid.UUID) -> str:
+    """What a copy bears where a shard bears its practice's id."""
+    return f"{_COPY_OF}{practice_id}"
+
+
 def is_copy_of(found: StampedDatabase, practice_id: uuid.UUID) -> bool:
     """Whether the database bears the stamp of such a copy."""
-    return found.practice_stamp == f"{_COPY_OF}{practice_id}"
+    return found.practice_stamp == copy_stamp(practice_id)
 
 
 def fence(session: AdminSession, database: str) -> None:
@@ -216,7 +221,7 @@ def exchange(session: AdminSession, live: str, copy: str, *, practice_id: uuid.U
                 sql.SQL("ALTER DATABASE {} RENAME TO {}").format(former, between),
                 sql.SQL("ALTER DATABASE {} RENAME TO {}").format(latter, former),
                 sql.SQL("ALTER DATABASE {} RENAME TO {}").format(between, latter),
-                _stamp(copy, PRACTICE_STAMP, f"{_COPY_OF}{practice_id}"),
+                _stamp(copy, PRACTICE_STAMP, copy_stamp(practice_id)),
                 sql.SQL("REVOKE ALL ON DATABASE {} FROM {}").format(latter, former),
                 sql.SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(latter),
                 _stamp(live, PRACTICE_STAMP, str(practice_id)),

@@ -66,6 +66,11 @@ def copies_of(connection: Connection, practice_id: uuid.UUID) -> list[Copy]:
     return _found(connection, copies.c.practice_id == practice_id)
 
 
+def ready_copies_of(connection: Connection, practice_ids: Collection[uuid.UUID]) -> list[Copy]:
+    """The copies of these practices that are whole."""
+    return _found(connection, copies.c.practice_id.in_(practice_ids), copies.c.state == CopyState.READY)
+
+
 def copy_at(connection: Connection, place: ShardName) -> Copy | None:
     """The copy at this place."""
     return next(iter(_found(connection, copies.c.server == place.server, copies.c.database == place.database)), None)
