@@ -87,7 +87,7 @@ class SigningUp:
         return signup
 
     def _refuse_taken(self, email_key: str) -> None:
-        with self._database.engine.begin() as connection:
+        with self._database.reading.connect() as connection:
             if practices.is_email_taken(connection, email_key):
                 raise EmailTakenError
 
