@@ -23,6 +23,7 @@ from shared.roles import PERMISSIONS, Permission
 from tenant_service.central import central_engine
 from tenant_service.exceptions import JobUnderWayError
 from tenant_service.jobs import Jobs, Progress
+from tenant_service.main import create_app
 from tenant_service.storage.jobs import JobState
 
 MIGRATE = "/api/v1/admin/shards/migrate"
@@ -36,7 +37,7 @@ def book(fleet: Fleet) -> Iterator[Book]:
 
     def make(**deeds: Any) -> Jobs:
         engines.append(central_engine(fleet.settings))
-        return Jobs(engines[-1], deeds)
+        return Jobs(engines[-1], deeds, before_each=lambda: None)
 
     yield make
     for engine in engines:
@@ -221,6 +222,20 @@ class ServiceProcess:
         if self._process.poll() is None:
             self._process.send_signal(how)
             self._process.wait(60)
+
+
+def test_a_process_that_has_just_begun_knows_the_servers_before_it_goes_on_with_a_job(fleet: Fleet) -> None:
+    shards = behind(fleet, 2)
+    app = create_app(fleet.settings)
+    jobs: Jobs = app.state.jobs
+    try:
+        job = jobs.add("migrate-shards", {})
+        jobs.do_waiting()
+        result = jobs.find(job.id).result
+        assert states(result) == {shard.database: "done" for shard in shards}
+    finally:
+        app.state.servers.close()
+        app.state.engine.dispose()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])

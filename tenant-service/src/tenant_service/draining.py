@@ -29,7 +29,6 @@ class Draining:
     def run(self, arguments: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         """Moves each; one that can't be moved stays, and the others go on."""
         key = str(arguments["server"])
-        self._servers.refresh()  # this process may have just begun
         with self._engine.begin() as connection:
             shards = directory.shards_on(connection, key)
             gone = moves.switched_from(connection, key)

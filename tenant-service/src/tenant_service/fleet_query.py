@@ -62,7 +62,6 @@ class FleetQuery:
             check(query)
         except QueryRefusedError as fault:
             raise DeedRefusedError(str(fault)) from fault
-        self._servers.refresh()
         with self._engine.begin() as connection:
             shards = directory.ready_shards(connection)
         answers = self._ask_all(shards, query, time.monotonic() + deadline_s, progress)

@@ -63,9 +63,11 @@ Deed = Callable[[Mapping[str, Any], Progress], Any]
 class Jobs:
     """Adds, finds and does jobs. One of each kind is unfinished at a time, or one of each kind for each practice."""
 
-    def __init__(self, engine: Engine, deeds: Mapping[str, Deed]) -> None:
+    def __init__(self, engine: Engine, deeds: Mapping[str, Deed], *, before_each: Callable[[], object]) -> None:
+        """`before_each` lets a process that has just begun learn what its deeds rely on."""
         self._engine = engine
         self._deeds = deeds
+        self._before_each = before_each
         self._stopping = threading.Event()
 
     def add(self, kind: str, arguments: Mapping[str, Any]) -> Job:
@@ -115,6 +117,7 @@ class Jobs:
                 return  # finished meanwhile
             _log.info("job_begins", job=str(job.id), kind=job.kind, state=job.state)
             try:
+                self._before_each()
                 result = self._deeds[job.kind](job.arguments, Progress(connection, job.id, self._stopping))
             except StoppingError:
                 return

@@ -54,7 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
     servers = ServerRegistry(engine, settings)
     keys = BackupKeys(engine, Sealing(settings.backup_secrets))
     deeds = Deeds(engine, servers, keys, settings)
-    jobs = Jobs(engine, deeds.by_kind)
+    jobs = Jobs(engine, deeds.by_kind, before_each=servers.refresh)
     fleet_status = FleetStatus(engine, servers)
     making, undoing = Slots(settings.clones_in_parallel), Slots(1)
     claimed = asyncio.Event()

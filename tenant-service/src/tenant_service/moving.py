@@ -105,7 +105,7 @@ class Moving:
         if to not in known:
             raise DeedRefusedError(f"There is no server {to}.")
         if to not in self._servers.usable:
-            self._servers.refresh()  # this process may have just begun
+            self._servers.refresh()  # it may be back by now
         if obstacle := self._obstacle(shard, known[to]):
             raise DeedRefusedError(obstacle)
         database, source = shard.name.database, shard.name.server
