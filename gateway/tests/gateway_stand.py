@@ -248,6 +248,16 @@ class Stand:
         """Runs a coroutine on the stand's loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
+    def cut_patient_service(self) -> None:
+        """All its connections break, in mid call; it goes on listening."""
+
+        async def cut() -> None:
+            server, _ = self._servers["patient"]
+            for connection in list(server.server_state.connections):
+                connection.transport.abort()
+
+        self.run(cut())
+
     def raw(self, data: bytes, *, timeout_s: float = 15.0) -> bytes:
         """Sends bytes, reads until the gateway closes (or answers nothing for a while)."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=timeout_s) as connection:

@@ -1,9 +1,12 @@
 """Calls that go the short way are seen to go it, and nothing that ends a person's right is overlooked on it."""
 
+import asyncio
 import socket
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 
+import httpx
 import pytest
 from gateway_stand import PRACTICE, Stand, eventually
 from starlette.responses import Response
@@ -150,3 +153,60 @@ def test_many_recognised_requests_on_a_connection_never_look_like_endless_framin
     for _ in range(20):
         assert stand.client.get(PATIENTS, headers=headers).status_code == 200
     assert ways[-20:] == ["recognised"] * 20
+
+
+def test_what_was_under_way_when_a_service_died_is_never_called_untried(make_stand, ways) -> None:
+    """Seven of them after the fifth failure, which opens the circuit: 503 would say that nothing was executed."""
+    stand = make_stand()
+    headers = {**_recognised(stand, ways), "Content-Type": "application/json"}
+
+    async def slow(_) -> Response:
+        await asyncio.sleep(0.2)
+        return Response(b"{}")
+
+    async def hang(_) -> Response:
+        await asyncio.sleep(30)
+        return Response(b"{}")
+
+    clients = [httpx.Client(base_url=stand.url, timeout=30) for _ in range(12)]
+    with ThreadPoolExecutor(len(clients)) as threads:
+
+        def ask(method: str) -> list[Future[httpx.Response]]:
+            return [threads.submit(one.request, method, PATIENTS, headers=headers, content=b"{}") for one in clients]
+
+        stand.patient.answers["POST", PATIENTS] = slow
+        assert {one.result().status_code for one in ask("POST")} == {200}  # as many connections
+        stand.patient.answers["POST", PATIENTS] = hang
+        stand.patient.calls.clear()
+        ways.clear()
+        begun = ask("POST")
+        eventually(lambda: len(stand.patient.calls) == len(clients))
+        assert "long" not in ways
+        stand.cut_patient_service()
+        assert [(one.result().status_code, one.result().json()["type"]) for one in begun] == [
+            (502, "/errors/upstream-failed")
+        ] * len(clients)
+    for one in clients:
+        one.close()
+    assert len(stand.patient.calls) == len(clients), "executed once each"
+
+
+def test_a_call_that_is_carried_on_has_no_more_time_than_another(make_stand, ways) -> None:
+    stand = make_stand(call_timeout_s=1.5)
+    headers = _recognised(stand, ways)
+
+    async def hang(_) -> Response:
+        await asyncio.sleep(30)
+        return Response(b"{}")
+
+    stand.patient.answers["GET", PATIENTS] = hang
+    stand.patient.calls.clear()
+    with ThreadPoolExecutor(1) as threads:
+        began = time.monotonic()
+        answer = threads.submit(stand.client.get, PATIENTS, headers=headers)
+        eventually(lambda: len(stand.patient.calls) == 1)
+        time.sleep(1)
+        stand.cut_patient_service()
+        eventually(lambda: len(stand.patient.calls) == 2)
+        assert answer.result().status_code == 504
+    assert time.monotonic() - began < 1 + 1.5, "the second try began after 1 s"

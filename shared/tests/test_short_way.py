@@ -179,6 +179,57 @@ def test_head_and_body_may_come_one_after_the_other(cut: int):
     assert app.ways == ["parsed", "parsed"]
 
 
+@pytest.mark.parametrize("missing", range(1, 5))
+def test_a_head_that_isnt_whole_is_never_recognised_however_long_its_body_is(missing: int):
+    """Of every size: for one of them the part that is there is as long as the whole that was remembered."""
+    for size in range(1, 120):
+        whole = b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: %03d\r\n\r\n" % size + b"b" * size
+        cut = len(whole) - size - missing
+        app = ShortApp()
+        sent = answers(app, whole, whole[:cut], whole[cut:])
+        assert app.asked == [("POST", b"/a")] * 2
+        first, second = sent.split(b"HTTP/1.1 200 OK\r\n")[1:]
+        assert first == second
+
+
+@pytest.mark.parametrize("target", [b"http:///x", b"http://a:99999999/", b"http://a", b"http://[::1/"])
+def test_a_target_that_is_none_is_refused_without_waiting_for_the_body(target: bytes):
+    app = ShortApp()
+    assert answers(app, POST.replace(b"/a", target)[:-5]).startswith(REFUSAL)
+    assert answers(app, POST, POST.replace(b"/a", target)[:-5]).count(REFUSAL) == 1
+    assert app.asked == [("POST", b"/a")]
+
+
+def test_a_fault_while_letting_go_ends_the_connection(monkeypatch: pytest.MonkeyPatch):
+    """Nobody else would: it happens in a timer."""
+    monkeypatch.setattr(short_way, "HOLD_S", 0)
+
+    def begin(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(WholeAnswers, "_begin", begin)
+    assert answers(ShortApp(), POST[:-1]).startswith(REFUSAL)
+
+
+def test_what_is_held_back_is_answered_when_the_server_stops():
+    async def stopped_in_between() -> bytes:
+        config = make_server(app, host="", port=0).config
+        config.load()
+        state, wire = ServerState(), Wire()
+        protocol = WholeAnswers(config, server_state=state, app_state={})
+        protocol.connection_made(wire)
+        protocol.data_received(POST[:-5])
+        protocol.shutdown()
+        protocol.data_received(POST[-5:])
+        await asyncio.gather(*state.tasks)
+        assert wire.is_closed
+        return wire.sent
+
+    app = ShortApp()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert b"HTTP/1.1 200 OK" in runner.run(stopped_in_between())
+
+
 def test_a_body_that_comes_slowly_or_is_large_goes_the_long_way(monkeypatch: pytest.MonkeyPatch):
     """Which has it while it comes."""
     app = ShortApp()

@@ -44,9 +44,14 @@ class Deadline:
 
     def postpone(self, seconds: float) -> None:
         """Gives the call this much time from now on."""
+        self.end_at(asyncio.get_running_loop().time() + seconds)
+
+    def end_at(self, ends: float) -> None:
+        """Gives the call a time of its own, of the loop's."""
         self._deadlines.forget(self)
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_at(loop.time() + seconds, self.strike)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(ends, self.strike)
 
     def __enter__(self) -> Self:
         return self
@@ -68,12 +73,15 @@ class Deadlines:
         self._open: dict[Timed, None] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self) -> Deadline:
-        """The running task's, to be entered at once."""
+    def begin(self, *, ends: float | None = None) -> Deadline:
+        """The running task's, to be entered at once. `ends` is that of a call which began before."""
         task = asyncio.current_task(self._loop)
         assert task is not None
         deadline = Deadline(self, task)
-        self.add(deadline)
+        if ends is None:
+            self.add(deadline)
+        else:
+            deadline.end_at(ends)
         return deadline
 
     def add(self, call: Timed) -> None:

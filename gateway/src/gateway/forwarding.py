@@ -72,7 +72,7 @@ class Forwarder:
         presence: Presence = exchange.scope["extensions"][EXTENSION]
         begun = exchange.begun
         try:
-            with self._deadlines.begin() as deadline:
+            with self._deadlines.begin(ends=begun.ends if begun else None) as deadline:
                 presence.watch(deadline.abandon)
                 if begun and begun.answer:
                     return await self._finish(exchange, begun.practice_id, begun.answer, deadline)
@@ -116,7 +116,10 @@ class Forwarder:
 
     async def _finish(self, exchange: Exchange, practice_id: str, answer: Answer, deadline: Deadline) -> int:
         """Passes an answer on, which ends the call."""
+        presence: Presence = exchange.scope["extensions"][EXTENSION]
         try:
+            if presence.is_gone:
+                raise ClientGoneError
             await self._pass_on(exchange, answer, deadline)
         finally:
             answer.close()
@@ -127,8 +130,8 @@ class Forwarder:
         """The answer of the service; of the second try where the shard had moved (nothing was executed then)."""
         begun = exchange.begun
         if begun is None or not begun.has_moved:
-            has_broken = begun is not None and begun.has_broken
-            answer = await self._call(exchange, line, caller, body, has_broken=has_broken)
+            is_repeated = begun is not None and begun.is_repeated
+            answer = await self._call(exchange, line, caller, body, is_repeated=is_repeated)
             if answer.status != SHARD_MOVED:
                 return answer
             answer.close()
@@ -142,7 +145,7 @@ class Forwarder:
         return answer
 
     async def _call(
-        self, exchange: Exchange, line: Line, caller: Caller, body: RequestBody, *, has_broken: bool = False
+        self, exchange: Exchange, line: Line, caller: Caller, body: RequestBody, *, is_repeated: bool = False
     ) -> Answer:
         scope = exchange.scope
         query = scope["query_string"]
@@ -152,7 +155,7 @@ class Forwarder:
             headers=((REQUEST_ID_HEADER, exchange.head.request_id), *exchange.head.passing, *body.framing()),
             context=self._signer.lines(caller),
             body=body.content(),
-            has_broken=has_broken,
+            is_repeated=is_repeated,
         )
 
     async def _pass_on(self, exchange: Exchange, answer: Answer, deadline: Deadline) -> None:

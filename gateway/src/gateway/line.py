@@ -42,22 +42,20 @@ class Line:
         headers: Sequence[Header],
         context: bytes = b"",
         body: Body,
-        has_broken: bool = False,
+        is_repeated: bool = False,
     ) -> Answer:
         """The service's answer. Raises UnavailableError, UpstreamFailedError or MalformedRequestError.
 
-        A caller that cancels because of its time limit calls `breaker.failed` itself. `has_broken`: it was begun, and
-        the connection broke, which counts as the first try.
+        A caller that cancels because of its time limit calls `breaker.failed` itself. `is_repeated`: it was begun and
+        broke, and `may_repeat` allowed this second try.
         """
         self.breaker.admit()
         self._retries = min(self._retries + RETRY_SHARE, MAX_SAVED_RETRIES)
         try:
             try:
-                if has_broken:
-                    raise BrokenError  # noqa: TRY301 - what a first try would have raised
                 answer = await self._upstream.call(method, target, headers=headers, context=context, body=body)
             except BrokenError:
-                if not self._may_repeat(method, body):
+                if is_repeated or not self.may_repeat(method, body):
                     raise
                 answer = await self._upstream.call(method, target, headers=headers, context=context, body=body)
         except UnsendableError as fault:
@@ -78,7 +76,7 @@ class Line:
         self.breaker.succeeded()
         return answer
 
-    def _may_repeat(self, method: str, body: Body) -> bool:
+    def may_repeat(self, method: str, body: Body) -> bool:
         """Whether what broke does no harm twice: a GET on a connection that the service had just closed (RFC 9110)."""
         if method != "GET" or body or self._retries < 1:
             return False

@@ -22,13 +22,13 @@ from gateway.authentication import Authenticator
 from gateway.deadlines import Deadlines
 from gateway.exchange import ArrivingAnswer, Connection, header_lines
 from gateway.headers import Head, read_head, shown_headers
-from gateway.line import Line
+from gateway.line import RETRY_AFTER_S, Line
 from gateway.presence import EXTENSION, Presence
 from gateway.routes import KEPT_BYTES, Route, RouteTable, Service
 from gateway.shares import PracticeShares
 from gateway.upstream import UnsendableError
 from shared.context import ContextSigner
-from shared.errors import ServiceError, UpstreamTimeoutError
+from shared.errors import ServiceError, UpstreamFailedError, UpstreamTimeoutError
 from shared.ids import request_id_of
 from shared.short_way import BODYLESS, WholeRequest
 
@@ -48,9 +48,12 @@ class Begun:
     address: str
     practice_id: str
     started: float
+    ends: float
+    """When it must be over, by the loop's time."""
     answer: ArrivingAnswer | None = None
     """Has begun to arrive; the place in the practice's share goes along with it."""
-    has_broken: bool = False
+    is_repeated: bool = False
+    """It broke, and may be tried once more."""
     has_moved: bool = False
     """The shard isn't where it was; nothing was executed."""
     error: ServiceError | None = None
@@ -216,8 +219,11 @@ class ShortCall:
         elif self._is_late:
             self._line.breaker.failed()
             self._carry_on(error=UpstreamTimeoutError())
+        elif self._line.may_repeat(self.route.method, self._request.body):
+            self._carry_on(is_repeated=True)
         else:
-            self._carry_on(has_broken=True)
+            self._line.breaker.failed()
+            self._carry_on(error=UpstreamFailedError(retry_after_s=RETRY_AFTER_S))
 
     def strike(self) -> None:
         """See deadlines.Timed: the service takes too long."""
@@ -245,7 +251,7 @@ class ShortCall:
 
     def _carry_on(self, **become: Any) -> None:
         head = replace(self.said.head, request_id=self.request_id)
-        begun = Begun(head, self.route, self.address, self.practice_id, self.started, **become)
+        begun = Begun(head, self.route, self.address, self.practice_id, self.started, self.ends, **become)
         self._request.go_on(self._long_way.carrying_on(begun))
 
     def _note(self, status: int) -> None:

@@ -222,6 +222,7 @@ class ShortWayProtocol(HttpToolsProtocol):
             or not (self.cycle is None or self.cycle.response_complete)
             or self.parser.get_http_version() != "1.1"
             or self.parser.should_upgrade()
+            or not self._is_plain()
         ):
             self._begin(b"")
         else:
@@ -242,22 +243,20 @@ class ShortWayProtocol(HttpToolsProtocol):
             super().on_message_complete()
             return
         held = self._let_go_of()
-        if self._is_plain():
-            method, headers = self.parser.get_method().decode("ascii"), self.scope["headers"]
-            keep_alive = self.parser.should_keep_alive()
-            sent_ids = [value for name, value in headers if name == REQUEST_ID_HEADER]
-            request = WholeRequest(
-                self,
-                method,
-                self.url,
-                cast("Any", headers),
-                bytes(held),
-                request_id=sent_ids[-1] if sent_ids else None,
-                keep_alive=keep_alive,
-            )
-            if self._take(request):
-                self._taken = request
-                return
+        headers = self.scope["headers"]
+        sent_ids = [value for name, value in headers if name == REQUEST_ID_HEADER]
+        request = WholeRequest(
+            self,
+            self.parser.get_method().decode("ascii"),
+            self.url,
+            cast("Any", headers),
+            bytes(held),
+            request_id=sent_ids[-1] if sent_ids else None,
+            keep_alive=self.parser.should_keep_alive(),
+        )
+        if self._take(request):
+            self._taken = request
+            return
         self._begin(held)
         super().on_message_complete()
 
@@ -265,6 +264,12 @@ class ShortWayProtocol(HttpToolsProtocol):
         """See asyncio."""
         self._let_go_of()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """The server stops: what is held back has begun, and is answered first."""
+        if self._held is not None:
+            self._let_go()
+        super().shutdown()
 
     def _let_go_of(self) -> bytearray:
         """What was held back, which isn't any more."""
@@ -277,8 +282,13 @@ class ShortWayProtocol(HttpToolsProtocol):
     def _let_go(self) -> None:
         """Lets a request that isn't whole yet go the long way, which has a body while it comes."""
         held = self._let_go_of()
-        if not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        try:
             self._begin(held)
+        except Exception as fault:  # noqa: BLE001 - outside the parser's callbacks nobody else would end the connection
+            _log.error("unexpected_fault", **describe_fault(fault))
+            self.send_400_response("Invalid HTTP request received.")
 
     def _is_plain(self) -> bool:
         """Whether the target is a path as it stands, with or without a query, and the answer has a body."""
@@ -315,6 +325,8 @@ class ShortWayProtocol(HttpToolsProtocol):
             return False
         method, target, request_id = start.groups()
         end = data.find(_HEAD_END, start.end())
+        if end < 0:  # the head isn't whole
+            return False
         found = self._memory.get((method, data[start.end() : end], request_id is not None))
         body_at = end + len(_HEAD_END)
         if found is None or len(data) != body_at + found.body_bytes:
