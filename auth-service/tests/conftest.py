@@ -104,12 +104,17 @@ def stream(redis_server) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def auth_settings(database_settings, tenant, redis_server) -> Callable[..., Settings]:
-    """Settings of the service for this test; arguments replace what they name."""
+def store(redis_server) -> Iterator[redis.Redis]:
+    """Where replicas count; nothing of what another test counted is left."""
+    with redis.Redis.from_url(redis_server.url) as client:
+        for key in client.scan_iter(f"{PREFIX}*"):
+            client.delete(key)
+        yield client
 
-    with redis.Redis.from_url(redis_server.url) as throttles:  # what another test counted
-        for key in throttles.scan_iter(f"{PREFIX}*"):
-            throttles.delete(key)
+
+@pytest.fixture
+def auth_settings(database_settings, tenant, redis_server, store) -> Callable[..., Settings]:
+    """Settings of the service for this test; arguments replace what they name."""
 
     def make(**changed) -> Settings:
         chosen = {

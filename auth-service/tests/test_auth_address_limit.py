@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-import redis
 from redis.asyncio import Redis as AsyncRedis
 
 from auth_service.address_limit import MAX_ADDRESSES, WINDOW_S, AddressLimit
@@ -68,15 +67,6 @@ def test_memory_is_bounded():
         return limit
 
     assert len(asyncio.run(fill())._begun) == MAX_ADDRESSES
-
-
-@pytest.fixture
-def store(redis_server):
-    """What stands in Redis; empty at first."""
-    with redis.Redis.from_url(redis_server.url) as found:
-        for key in found.scan_iter(f"{PREFIX}*"):
-            found.delete(key)
-        yield found
 
 
 @pytest.fixture

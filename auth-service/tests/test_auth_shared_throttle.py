@@ -19,15 +19,6 @@ ADDRESS = "192.0.2.1"
 
 
 @pytest.fixture
-def store(redis_server):
-    """What stands in Redis; empty at first."""
-    with redis.Redis.from_url(redis_server.url) as found:
-        for key in found.scan_iter(f"{PREFIX}*"):
-            found.delete(key)
-        yield found
-
-
-@pytest.fixture
 def run(redis_server, store):
     """Tries at passwords, each by a replica that was just started."""
 
