@@ -22,6 +22,7 @@ from pydantic import SecretStr
 from gowebbo_stack.testing import PostgresServer
 from patient_service.config import Settings
 from patient_service.main import create_app
+from patient_service.shard_pool import ShardPool
 from shared.app import ServiceApp
 from shared.context import Caller, ContextSigner, ContextVerifier, SignatureError
 from shared.ids import new_id
@@ -288,6 +289,28 @@ async def eventually(holds: Callable[[], Awaitable[object] | object], *, limit_s
             if await found if isinstance(found, Awaitable) else found:
                 return
             await asyncio.sleep(0.01)
+
+
+def pool_of(service: PatientClient) -> ShardPool:
+    pool = service.app.state.pool
+    assert isinstance(pool, ShardPool)
+    return pool
+
+
+async def at_rest(pool: ShardPool, key: str = "a") -> None:
+    """Waits until nobody uses or awaits a connection, and checks that the counts agree with the connections."""
+    slots = pool.slots[key]
+    await eventually(lambda: not (pool.waiting or slots.used != slots.idle or slots.contested or pool._tasks))
+    assert slots.used == sum(len(lane.connections) for lane in pool._lanes.values())
+    assert all(lane.size for lane in pool._lanes.values())
+
+
+@contextlib.contextmanager
+def holding_table(shard_server: ShardServer, practice: Practice):
+    with shard_server.connection(practice.database) as connection:
+        connection.autocommit = False
+        connection.cursor().execute("LOCK TABLE patients IN ACCESS EXCLUSIVE MODE")
+        yield
 
 
 @contextlib.asynccontextmanager

@@ -47,7 +47,7 @@ async def test_it_lives_on_an_inherited_socket_with_everything_down_and_ends_on_
 
 
 def test_faulty_settings_are_all_named_and_never_shown():
-    environment = {"PATH": os.environ["PATH"], "GATEWAY_SECRET": "short-secret", "CONNECTIONS_PER_PRACTICE": "3"}
+    environment = {"PATH": os.environ["PATH"], "GATEWAY_SECRET": "short-secret", "CONNECTIONS_PER_PRACTICE": "5"}
     ended = subprocess.run(
         [sys.executable, "-m", "patient_service"], env=environment, capture_output=True, text=True, cwd="/", check=False
     )

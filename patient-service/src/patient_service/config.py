@@ -6,6 +6,8 @@ from shared.settings import ServiceSettings, SigningSecret, split_secrets
 
 RESERVED_CONNECTIONS = 30
 """Of a server's max_connections: for the central database's clients, tenant-service's admin and the operator."""
+MOST_PER_PRACTICE = 4
+"""Half of what a shard's role may have: the rest is for a process that is being replaced, and tenant-service."""
 
 
 class Settings(ServiceSettings):
@@ -25,8 +27,12 @@ class Settings(ServiceSettings):
         f"Default: (its max_connections - {RESERVED_CONNECTIONS}) / PATIENT_PROCESSES.",
     )
     patient_processes: int = Field(default=1, ge=1, description="Processes of patient-service that share the servers.")
-    connections_per_practice: int = Field(
-        default=1, ge=1, le=2, description="Connections that this process may hold for one practice."
+    connections_per_practice: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_PER_PRACTICE,
+        description="Connections that this process may hold for one practice; more than one are used while "
+        f"it is alone. Default: {MOST_PER_PRACTICE} / PATIENT_PROCESSES.",
     )
     practice_queue: int = Field(
         default=256, ge=1, description="Calls of one practice that may wait for its connection; more are refused."
@@ -45,6 +51,11 @@ class Settings(ServiceSettings):
     def shard_secrets(self) -> tuple[bytes, ...]:
         """Keys that shard passwords are derived from, newest first."""
         return split_secrets(self.shard_secret)
+
+    @property
+    def per_practice(self) -> int:
+        """Connections that this process may hold for one practice."""
+        return self.connections_per_practice or max(1, MOST_PER_PRACTICE // self.patient_processes)
 
     def budget(self, max_connections: int) -> int:
         """Connections that this process may hold to a server that allows so many in all."""

@@ -24,7 +24,7 @@ def create_app(settings: Settings) -> ServiceApp:
         servers,
         ShardOpener(settings.shard_secrets),
         limits=PoolLimits(
-            per_practice=settings.connections_per_practice,
+            per_practice=settings.per_practice,
             queue=settings.practice_queue,
             wait_s=settings.practice_wait_ms / 1000,
             idle_s=settings.idle_connection_s,

@@ -24,7 +24,7 @@ class PoolMetrics(Collector):
         evicted = CounterMetricFamily("gowebbo_shard_evictions", "Idle connections closed.", labels=["server"])
         for key, slots in self._pool.slots.items():
             connections.add_metric([key, "idle"], slots.idle)
-            connections.add_metric([key, "in use"], slots.used - slots.idle)
+            connections.add_metric([key, "in use"], slots.at_work)
             connections.add_metric([key, "budget"], slots.budget)
             evicted.add_metric([key], slots.evicted)
         opened = CounterMetricFamily("gowebbo_shard_openings", "Connections opened.", value=self._pool.opened)

@@ -26,6 +26,15 @@ class ServerSlots:
         """Connections that nobody uses now."""
         return len(self._idle)
 
+    @property
+    def at_work(self) -> int:
+        """Connections that somebody uses or opens."""
+        return self.used - len(self._idle)
+
+    def idle_since(self, connection: ShardConnection) -> float:
+        """When it was used last; it is idle."""
+        return self._idle[connection]
+
     async def take(self) -> None:
         """Takes a slot; the longest idle connections are closed for it if need be. Waits in turn, without a limit."""
         while self.used >= self.budget and self._idle and not self._waiting:
