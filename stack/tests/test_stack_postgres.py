@@ -4,6 +4,7 @@ import contextlib
 import os
 import pwd
 import signal
+import stat
 import subprocess
 import time
 from pathlib import Path
@@ -113,12 +114,32 @@ def test_a_pid_that_was_taken_by_another_program_does_not_keep_it_from_starting(
     with running(server, log) as process:
         process.kill()
         process.wait()
-    lock = server.data / "postmaster.pid"
+    locks = [server.data / "postmaster.pid", server.data / f".s.PGSQL.{server.port}.lock"]
     with subprocess.Popen(["sleep", "60"]) as stranger:
-        lock.write_text("\n".join([str(stranger.pid), *lock.read_text().splitlines()[1:]]) + "\n")
+        for lock in locks:
+            lock.write_text("\n".join([str(stranger.pid), *lock.read_text().splitlines()[1:]]) + "\n")
         with running(server, log):
             assert query(server, "SELECT 1") == [(1,)]
         stranger.kill()
+
+
+def test_services_connect_by_a_socket_that_nobody_else_can_reach(server, tmp_path):
+    assert server.host == str(server.data)
+    with running(server, tmp_path / "log"):
+        with contextlib.closing(psycopg2.connect(server.dsn(), host=server.host)) as connection:
+            assert connection.info.host == server.host
+        with pytest.raises(psycopg2.OperationalError, match="password"):
+            psycopg2.connect(server.dsn(), host=server.host, password="")  # no trust
+        assert stat.S_IMODE(server.data.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("name", ["n" * 100, "a folder", "a,b"], ids=["long", "blank", "comma"])
+def test_a_path_that_is_no_place_for_a_socket_is_served_by_tcp(tmp_path, name):
+    server = Postgres(tmp_path / name, free_port(), "secret", max_connections=50)
+    assert server.host == "127.0.0.1"
+    server.initialise()
+    with running(server, tmp_path / "log"):
+        assert query(server, "SHOW unix_socket_directories") == [("",)]
 
 
 def test_durability_is_on_and_many_connections_are_allowed(server, tmp_path):

@@ -128,7 +128,12 @@ def launches(base, **environment):
     """Return every process's environment by its name."""
     settings = read(**environment)
     secrets = load_secrets(settings)
-    services = Services(settings, secrets, Addresses({"a": 15001, "b": 15002}, 15003, 15004, base), start=start)
+    services = Services(
+        settings,
+        secrets,
+        Addresses({"a": ("/run/a", 15001), "b": ("127.0.0.1", 15002)}, 15003, 15004, base),
+        start=start,
+    )
     fake = Fake()
     programs = [
         *(services.gateway(name, fake, fake) for name in settings.gateways),
@@ -172,7 +177,9 @@ def test_settings_reach_the_services_and_foreign_addresses_do_not(base):
         assert environment["BCRYPT_COST"] == "10"
         assert "elsewhere" not in environment.values()
         assert ("SERVER_C_PASS" in environment) == (name == "tenant-service")
-    assert environments["tenant-service"]["SHARD_SERVERS"] == "a=127.0.0.1:15001,b=127.0.0.1:15002"
+    assert environments["tenant-service"]["SHARD_SERVERS"] == "a=/run/a:15001,b=127.0.0.1:15002"
+    for name in ("auth-service", "tenant-service"):
+        assert (environments[name]["DB_HOST"], environments[name]["DB_PORT"]) == ("/run/a", "15001")
     assert launches(base, BCRYPT_COST="12")[1]["auth-service"]["BCRYPT_COST"] == "12"
 
 

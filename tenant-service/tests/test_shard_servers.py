@@ -44,10 +44,11 @@ def test_without_a_list_there_is_one_server_beside_the_central_database() -> Non
 
 
 def test_a_list_names_keys_hosts_and_ports() -> None:
-    assert settings(shard_servers="a=db1:5432, west-2=10.0.0.1:5433,c=[::1]:5434").servers == (
+    assert settings(shard_servers="a=db1:5432, west-2=10.0.0.1:5433,c=[::1]:5434,d=/var/run/pg:5435").servers == (
         ("a", "db1", 5432),
         ("west-2", "10.0.0.1", 5433),
         ("c", "::1", 5434),
+        ("d", "/var/run/pg", 5435),
     )
 
 

