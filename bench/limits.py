@@ -95,7 +95,7 @@ def pgbench(stand: Stand, database: str, script: str, *, seconds: float, clients
         file.write_text(script)
         command = [str(PGBENCH), "--no-vacuum", "-M", "prepared", "-f", str(file)]
         length = ["-j1", f"-c{clients}", f"-T{seconds:.0f}"]
-        server = ["-h", str(address.hostname), "-p", str(address.port), "-U", str(address.username), database]
+        server = ["-h", stand.postgres_host, "-p", str(address.port), "-U", str(address.username), database]
         environment = {**os.environ, "PGPASSWORD": str(address.password)}
         text = subprocess.check_output(
             [*command, *length, *server], env=environment, stderr=subprocess.DEVNULL, text=True

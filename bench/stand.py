@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -44,6 +45,13 @@ class Stand:
     def dsn(self) -> str:
         """PostgreSQL's superuser."""
         return str(self.status["postgres"]["dsn"])
+
+    @cached_property
+    def postgres_host(self) -> str:
+        """Where the services reach PostgreSQL: the folder of its socket, or this machine."""
+        with self.sql("postgres") as cursor:
+            cursor.execute("SHOW unix_socket_directories")
+            return str(cursor.fetchone()[0]) or "127.0.0.1"
 
     @contextmanager
     def sql(self, database: str) -> Iterator[Any]:
