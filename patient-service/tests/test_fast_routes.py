@@ -12,7 +12,7 @@ from patient_practices import GATEWAY_KEY, JOHN, PatientClient, Practice, ShortW
 
 from patient_service import handlers
 from patient_service.dependencies import ShardToRead
-from patient_service.fast_routes import FastRoutes
+from patient_service.fast_routes import KEPT_QUERY_BYTES, FastRoutes
 from shared.context import ContextSigner, ContextVerifier
 from shared.cursor import encode_cursor
 from shared.door import Door
@@ -191,6 +191,27 @@ async def test_requests_are_counted_by_route_template(service: PatientClient, pr
     shown = (await service.http.get("/metrics")).text
     for status in (200, 404):
         assert f'method="GET",route="/api/v1/patients/{{patient_id}}",status="{status}"}} 1.0' in shown
+
+
+async def test_queries_are_remembered_in_bounds(
+    service: PatientClient, practice: Practice, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("patient_service.fast_routes.KEPT_QUERIES", 3)
+    names = [(await service.add(practice, name=f"Patient {n}"))["name"] for n in range(6)]
+    routes = service.app.door._app
+    assert isinstance(routes, FastRoutes)
+    bound = routes._fixed["GET", handlers.PATH].bound_queries
+    for limit in (*range(1, 6), *range(1, 6)):
+        for _ in range(2):
+            assert await service.names(practice, limit=limit) == names[:limit]
+            assert bound[b"limit=%d" % limit] == {"limit": limit}
+        assert len(bound) <= 3
+    await service.names(practice, unknown="x" * KEPT_QUERY_BYTES)
+    assert len(bound) <= 3
+    for faulty in ("0", "x"):
+        for _ in range(2):
+            assert (await service.call(practice, "GET", params={"limit": faulty})).status_code == 422
+        assert b"limit=%b" % faulty.encode() not in bound
 
 
 def test_every_patient_route_has_the_short_way():

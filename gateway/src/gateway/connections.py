@@ -37,6 +37,7 @@ class KeepAliveUpstream:
         self._waiting: deque[asyncio.Future[Connection | None]] = deque()
         self._slots = 0
         self._is_closed = False
+        self._loop: asyncio.AbstractEventLoop  # of the connections; Python 3.11 asks for the process's id each time
 
     @property
     def slots_in_use(self) -> int:
@@ -98,7 +99,9 @@ class KeepAliveUpstream:
 
     def _unused(self) -> Connection | None:
         """The idle connection that was used last, so that the others grow old and are closed."""
-        oldest = asyncio.get_running_loop().time() - KEEP_IDLE_S
+        if not self._idle:
+            return None
+        oldest = self._loop.time() - KEEP_IDLE_S
         while self._idle and self._idle[0].idle_since < oldest:
             self._idle.popleft().abort()
         while self._idle:
@@ -129,7 +132,7 @@ class KeepAliveUpstream:
         return None if connection and connection.is_closed else connection
 
     async def _open(self) -> Connection:
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 if self._socket_path:
@@ -162,5 +165,5 @@ class KeepAliveUpstream:
                 return
         self._slots -= 1
         if connection and not connection.is_closed:
-            connection.idle_since = asyncio.get_running_loop().time()
+            connection.idle_since = self._loop.time()
             self._idle.append(connection)

@@ -23,6 +23,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from shared.door import Serving
 from shared.errors import ServiceError
 
+KEPT_QUERIES, KEPT_QUERY_BYTES = 1000, 200
+"""Of each route; all are forgotten when there are more."""
+
 
 @runtime_checkable
 class ScopeDependency(Protocol):
@@ -44,22 +47,30 @@ class _Plan(NamedTuple):
     query: Mapping[str, Any]
     """FastAPI's fields by their names in the URL."""
     body: tuple[str, type[BaseModel]] | None
+    bound_queries: dict[bytes, Mapping[str, Any]]
+    """What queries mean that were bound before: numbers and texts, of the same bytes always the same."""
 
     def bind(self, scope: Scope, body: bytes) -> dict[str, Any]:
         """The handler's arguments. Raises _Misfit, ServiceError or ValidationError."""
         arguments = {name: from_scope(scope) for name, from_scope in self.from_scope}
         if self.body:
             arguments[self.body[0]] = self.body[1].model_validate_json(body)
-        if self.query and scope["query_string"]:
-            self._bind_query(scope["query_string"], arguments)
+        if self.query and (query := scope["query_string"]):
+            arguments |= self.bound_queries.get(query) or self._bind_query(query)
         return arguments
 
-    def _bind_query(self, query: bytes, arguments: dict[str, Any]) -> None:
+    def _bind_query(self, query: bytes) -> Mapping[str, Any]:
+        arguments: dict[str, Any] = {}
         for alias, text in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
             if field := self.query.get(alias):  # of several with one name the last counts
                 arguments[field.name], faults = field.validate(text, loc=("query", alias))
                 if faults:
                     raise _Misfit
+        if len(query) <= KEPT_QUERY_BYTES:
+            if len(self.bound_queries) >= KEPT_QUERIES:
+                self.bound_queries.clear()
+            self.bound_queries[query] = arguments
+        return arguments
 
 
 class FastRoutes:
@@ -144,7 +155,7 @@ def _plan_of(route: APIRoute) -> _Plan | None:
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             return None
         body = (field.name, model)
-    return _Plan(route, tuple(from_scope), {field.alias: field for field in needs.query_params}, body)
+    return _Plan(route, tuple(from_scope), {field.alias: field for field in needs.query_params}, body, {})
 
 
 def _whole(received: list[Message]) -> bytes:
