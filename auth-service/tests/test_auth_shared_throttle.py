@@ -70,6 +70,17 @@ def test_a_right_password_forgives_the_account_and_not_the_address(run):
     assert run(address="198.51.100.1", per_address=14) == 0
 
 
+def test_a_redis_that_forgot_the_scripts_is_told_them_again(redis_server, store):
+    async def try_twice() -> None:
+        counting = Counting(AsyncRedis.from_url(redis_server.url))
+        assert await counting.run("return ARGV[1]", [], ["first"]) == b"first"
+        store.script_flush()
+        assert await counting.run("return ARGV[1]", [], ["second"]) == b"second"
+        await counting.close()
+
+    asyncio.run(try_twice())
+
+
 def test_what_is_long_ago_is_forgotten(run, store):
     for _ in range(5):
         run()

@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
 from shared.logs import get_logger
@@ -31,14 +32,19 @@ class Counting:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._scripts: dict[str, AsyncScript] = {}
         self._away_until = 0.0
 
     async def run(self, script: str, keys: Sequence[str], arguments: Sequence[object]) -> Any:
-        """What the script returns; None when Redis couldn't be asked, or failed a moment ago."""
+        """What the script returns; None when Redis couldn't be asked, or failed a moment ago.
+
+        Redis is told the script once, and its digest from then on.
+        """
         if time.monotonic() < self._away_until:
             return None
         try:
-            return await self._redis.eval(script, len(keys), *keys, *map(str, arguments))
+            known = self._scripts.get(script) or self._scripts.setdefault(script, self._redis.register_script(script))
+            return await known(keys, list(map(str, arguments)))
         except (RedisError, OSError, TimeoutError) as fault:
             self._away_until = time.monotonic() + LEFT_ALONE_S
             _log.warning("shared_counters_unavailable", fault=type(fault).__qualname__)

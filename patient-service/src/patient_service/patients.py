@@ -11,7 +11,7 @@ from shared.cursor import decode_cursor, encode_cursor
 from shared.errors import MalformedCursorError
 from shared.ids import new_id
 
-_BEFORE_ALL = UUID(int=0)
+_BEFORE_ALL = str(UUID(int=0))
 
 
 class Page(NamedTuple):
@@ -68,11 +68,11 @@ def _found(patient: Json | None) -> Json:
     return patient
 
 
-def _position(cursor: str | None) -> UUID:
+def _position(cursor: str | None) -> str:
     if cursor is None:
         return _BEFORE_ALL
     (text,) = decode_cursor(cursor, parts=1)
     try:
-        return UUID(text)
+        return str(UUID(text))
     except ValueError as fault:
         raise MalformedCursorError from fault

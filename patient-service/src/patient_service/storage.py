@@ -159,8 +159,8 @@ _RESTORE = _prepared(
 )
 
 
-async def list_active(session: ShardSession, *, after: UUID, limit: int) -> tuple[Json, str | None]:
-    """At most `limit` active patients behind `after` in the order of their ids; the last one's id if there are more."""
+async def list_active(session: ShardSession, *, after: str, limit: int) -> tuple[Json, str | None]:
+    """At most `limit` active patients behind the id `after`, in their order; the last one's id if there are more."""
     ((rows, last_id),) = await session.fetch(_LIST, after=after, limit=limit)
     if last_id is None:
         return rows or b"", None

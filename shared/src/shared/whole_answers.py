@@ -36,6 +36,10 @@ class _PairingTransport:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
+    def is_closing(self) -> bool:
+        """As of any transport; asked for each answer."""
+        return self._transport.is_closing()
+
     def write(self, data: bytes) -> None:
         """Sends it with what was kept, or keeps it."""
         if self._kept is None:
