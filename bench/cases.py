@@ -13,6 +13,8 @@ from rounds import Case
 from rows import Row
 from stand import Stand
 
+from patient_service.config import MOST_PER_PRACTICE
+
 EIGHT = 8
 """Practices at work where pgbench has as many clients: as many connections on both sides."""
 SIXTY = 60
@@ -69,13 +71,13 @@ def list_of_20(stage: Stage) -> dict[str, Case]:
 
 
 def list_of_1000(stage: Stage) -> dict[str, Case]:
-    """A practice has one connection, so one practice is compared with one client of pgbench's, eight with eight."""
+    """As many connections on both sides: one practice alone has four of them, eight have one each."""
     one, ours, usual = stage.practices[0], statements.list_active(1000), statements.usual_list(1000)
     return {
         Row.LIST_1000: stage.load([one.get(LIST_1000)]),
         Row.LIST_1000_EIGHT: stage.load([practice.get(LIST_1000) for practice in stage.practices[:EIGHT]]),
         Row.LIST_1000_PLAIN: stage.load([one.get(LIST_1000)], port=stage.plain_port),
-        Row.LIST_1000_SQL_ALONE: stage.pgbench(one, ours, 1),
+        Row.LIST_1000_SQL_ALONE: stage.pgbench(one, ours, MOST_PER_PRACTICE),
         Row.LIST_1000_SQL: stage.pgbench(one, ours, EIGHT),
         Row.LIST_1000_USUAL_SQL: stage.pgbench(one, usual, EIGHT),
     }
@@ -101,7 +103,7 @@ def insert(stage: Stage) -> dict[str, Case]:
         Row.INSERT: stage.load([one.insert()]),
         Row.INSERT_EIGHT: stage.load([practice.insert() for practice in stage.writers]),
         Row.INSERT_PLAIN: stage.load([one.insert()], port=stage.plain_port),
-        Row.INSERT_SQL_ALONE: stage.pgbench(one, statements.insert_patient(), 1),
+        Row.INSERT_SQL_ALONE: stage.pgbench(one, statements.insert_patient(), MOST_PER_PRACTICE),
         Row.INSERT_SQL: stage.pgbench(one, statements.insert_patient(), EIGHT),
     }
 

@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 import sysconfig
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -47,6 +48,8 @@ def _first(file: str, key: str) -> str:
 
 def _optimised() -> str:
     arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    if sys.base_prefix == "/usr":
+        return "the system's"  # which hides how it was built; Debian's is, with PGO and LTO
     return "built with PGO" if "--enable-optimizations" in arguments else "built without PGO"
 
 
