@@ -14,7 +14,7 @@ from starlette.responses import Response
 from gateway import edge
 from gateway.front import Front
 from gateway.short_calls import ShortCalls
-from shared.short_way import WholeRequest
+from shared.whole_request import WholeRequest
 
 PATIENTS = "/api/v1/patients"
 

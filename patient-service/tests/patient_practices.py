@@ -27,7 +27,7 @@ from shared.app import ServiceApp
 from shared.context import Caller, ContextSigner, ContextVerifier, SignatureError
 from shared.ids import new_id
 from shared.shards import PRACTICE_STAMP, new_database_name, shard_password
-from shared.short_way import WholeRequest
+from shared.whole_request import WholeRequest
 
 GATEWAY_KEY = b"0123456789abcdef-gateway-key-of-tests"
 SHARD_KEY = b"fedcba9876543210-shard-key-of-tests!"

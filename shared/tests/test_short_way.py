@@ -12,8 +12,8 @@ from uvicorn.server import ServerState
 
 from shared import short_way
 from shared.server import make_server
-from shared.short_way import WholeRequest
 from shared.whole_answers import WholeAnswers
+from shared.whole_request import WholeRequest
 
 WAY = b"x-way"
 REFUSAL = b"HTTP/1.1 400 "

@@ -1,9 +1,12 @@
 """A fleet for each test: a central database of its own on the shared server."""
 
 from collections.abc import Iterator
+from typing import Any
 
+import httpx
 import pytest
-from tenant_stand import Fleet, Tenants, new_fleet, serving, wait_for
+from server_stand import SERVERS, Add, make_pristine
+from tenant_stand import ADMIN, Fleet, Tenants, new_fleet, serving, wait_for
 
 from gowebbo_stack.testing import PostgresServer
 
@@ -23,3 +26,29 @@ def tenants(fleet: Fleet) -> Iterator[Tenants]:
     with serving(fleet) as running:
         wait_for(running.is_ready)
         yield running
+
+
+@pytest.fixture
+def second(postgres15: PostgresServer) -> Iterator[PostgresServer]:
+    """An unprepared PostgreSQL 15."""
+    yield postgres15
+    make_pristine(postgres15)
+
+
+@pytest.fixture
+def as_superuser(second: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> PostgresServer:
+    """The same, whose superuser is given to the service."""
+    monkeypatch.setenv("SERVER_B_USER", second.superuser)
+    monkeypatch.setenv("SERVER_B_PASS", second.password)
+    return second
+
+
+@pytest.fixture
+def add(tenants: Tenants) -> Add:
+    """Adds a server as the operator does."""
+
+    def call(server: PostgresServer, key: str = "b", **changes: Any) -> httpx.Response:
+        body = {"key": key, "host": server.host, "port": server.port, **changes}
+        return tenants.call("POST", SERVERS, caller=ADMIN, json=body)
+
+    return call

@@ -19,7 +19,7 @@ from shared.door import SLOW_S, send_error
 from shared.errors import MethodNotAllowedError, ServiceError
 from shared.logs import describe_fault, get_logger
 from shared.metrics import RequestMetrics
-from shared.short_way import WholeRequest
+from shared.whole_request import WholeRequest
 
 _log = get_logger()
 

@@ -30,7 +30,7 @@ from gateway.upstream import UnsendableError
 from shared.context import ContextSigner
 from shared.errors import ServiceError, UpstreamFailedError, UpstreamTimeoutError
 from shared.ids import request_id_of
-from shared.short_way import BODYLESS, WholeRequest
+from shared.whole_request import BODYLESS, WholeRequest
 
 CLIENT_GONE = 499
 """Noted for a request whose client went away, as nginx does."""

@@ -18,7 +18,7 @@ from shared.context import Caller, ContextVerifier
 from shared.door import Door
 from shared.logs import describe_fault, get_logger
 from shared.roles import Permission, demand
-from shared.short_way import WholeRequest
+from shared.whole_request import WholeRequest
 
 Readiness = Callable[[], Awaitable[dict[str, str]]]
 """What is missing, by name; empty when the service can do its work."""

@@ -13,7 +13,7 @@ from shared.errors import ServiceError, UnauthenticatedError, UnsupportedMediaTy
 from shared.ids import request_id_of
 from shared.logs import describe_fault, get_logger
 from shared.metrics import RequestMetrics
-from shared.short_way import WholeRequest
+from shared.whole_request import WholeRequest
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/.well-known/jwks.json"})
 SLOW_S = 1.0
