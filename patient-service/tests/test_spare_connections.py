@@ -18,6 +18,7 @@ from patient_practices import (
 )
 
 from patient_service.config import MOST_PER_PRACTICE
+from patient_service.exceptions import ServerFullError
 from patient_service.servers import Server
 from patient_service.shard_connection import ShardConnection
 from patient_service.shard_opening import Shard, ShardOpener
@@ -137,6 +138,82 @@ async def test_spares_stop_when_another_practice_calls(
     await eventually(lambda: pool.slots["a"].at_work == 1)
     assert pool.waiting > MOST_PER_PRACTICE
     await asyncio.gather(*calls)
+    await at_rest(pool)
+
+
+async def test_who_has_something_under_way_is_not_forgotten_for_being_quiet(
+    service: PatientClient, practice: Practice, other_practice: Practice, shard_server: ShardServer
+):
+    """A practice whose clients all wait for a slow statement doesn't call meanwhile."""
+    pool = pool_of(service)
+    await service.names(practice)
+    with holding_table(shard_server, other_practice), holding_table(shard_server, practice):
+        calls = calls_of(service, other_practice, 1)
+        await eventually(lambda: pool.slots["a"].at_work == 1)
+        calls += calls_of(service, practice, 20)
+        await has_waiting(pool, 19)
+    await asyncio.gather(*calls)
+    assert pool.opened == 2
+    await at_rest(pool)
+
+
+async def test_all_who_wait_get_the_spares_before_a_new_call(
+    service: PatientClient,
+    practice: Practice,
+    shard_server: ShardServer,
+    set_alone_s: Callable[[float], None],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    pool, begun, begin_really = pool_of(service), [], ShardConnection.begin
+    await grow_spares(service, practice, shard_server)
+    set_alone_s(FOR_EVER_S)
+
+    def begin_and_note(connection: ShardConnection, statement: str, *call) -> bool:
+        begun.append(statement)
+        return begin_really(connection, statement, *call)
+
+    monkeypatch.setattr(ShardConnection, "begin", begin_and_note)
+
+    def fetching(seconds: float) -> "asyncio.Task[list[tuple[object]]]":
+        statement = f"SELECT pg_sleep({seconds})"
+        return asyncio.create_task(pool.fetch(practice.id, practice.shard, statement, ()))
+
+    calls = [fetching(0.5)]
+    await eventually(lambda: pool.slots["a"].at_work == 1)
+    calls += [fetching(0.2), fetching(0.21), fetching(0.22)]
+    await has_waiting(pool, 3)
+    set_alone_s(0.0)
+    calls.append(fetching(0.23))
+    await asyncio.gather(*calls)
+    assert begun == [f"SELECT pg_sleep({seconds})" for seconds in (0.5, 0.2, 0.21, 0.22, 0.23)]
+    await at_rest(pool)
+
+
+async def test_a_failed_spare_is_followed_by_an_earnest_try_if_the_connection_at_work_is_lost(
+    service: PatientClient, practice: Practice, shard_server: ShardServer, monkeypatch: pytest.MonkeyPatch
+):
+    pool, open_really, tries = pool_of(service), ShardOpener.open, []
+    await service.names(practice)
+    lane = pool._lanes[practice.id, practice.shard]
+    refused = asyncio.Event()
+
+    async def open_later(opener: ShardOpener, server: Server, shard: Shard) -> ShardConnection:
+        tries.append(shard)
+        if len(tries) == 1:
+            await refused.wait()
+            raise ServerFullError
+        return await open_really(opener, server, shard)
+
+    monkeypatch.setattr(ShardOpener, "open", open_later)
+    with holding_table(shard_server, practice):
+        lost = asyncio.create_task(service.call(practice, "GET"))
+        await eventually(lambda: lane.at_work == 1)
+        calls = calls_of(service, practice, 2 * SPARE_WAITING)
+        await eventually(lambda: tries)
+        next(iter(lane.connections)).close()
+    assert (await lost).status_code == 503
+    refused.set()
+    assert await asyncio.gather(*calls) == [[]] * len(calls)
     await at_rest(pool)
 
 

@@ -123,6 +123,21 @@ def test_a_pid_that_was_taken_by_another_program_does_not_keep_it_from_starting(
         stranger.kill()
 
 
+def test_a_copy_of_a_running_servers_folder_starts(server, tmp_path):
+    """Without the pid, as PostgreSQL's manual says, but with the file that names it for the socket."""
+    log = tmp_path / "log"
+    with running(server, log) as process:
+        process.kill()
+        process.wait()
+    (server.data / "postmaster.pid").unlink()
+    socket_lock = server.data / f".s.PGSQL.{server.port}.lock"
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        socket_lock.write_text("\n".join([str(stranger.pid), *socket_lock.read_text().splitlines()[1:]]) + "\n")
+        with running(server, log):
+            assert query(server, "SELECT 1") == [(1,)]
+        stranger.kill()
+
+
 def test_services_connect_by_a_socket_that_nobody_else_can_reach(server, tmp_path):
     assert server.host == str(server.data)
     with running(server, tmp_path / "log"):

@@ -35,7 +35,7 @@ TURN_S = 0.02
 FULL_PAUSES_S = (0.05, 0.1, 0.2, 0.4)
 """Between tries while the server itself has no connection free; one of ours is closed before each."""
 ALONE_S = 1.0
-"""A practice is alone when no other one has called for so long."""
+"""A practice is alone when no other one has called this process for so long."""
 SPARE_WAITING = 4
 """So many calls of a practice wait before a spare one is opened for it: a moment's crowd isn't worth that."""
 SPARE_PAUSE_S = 10.0
@@ -148,7 +148,7 @@ class ShardPool:
             self._last_lane, self._shared_at = lane, lane.loop.time()
         call = _Call(statement, parameters, lane.loop.create_future())
         connection = self._idle_connection(lane)
-        if connection is not None and lane.waiting:  # who waits comes first
+        while connection is not None and lane.waiting:  # who waits comes first
             self._pass_on(lane, connection)
             connection = self._idle_connection(lane)
         if connection is None:
@@ -253,7 +253,12 @@ class ShardPool:
             self._spawn(self._open(lane))
 
     def _is_alone(self, lane: _Lane) -> bool:
-        return self._last_lane is lane and lane.loop.time() - self._shared_at >= ALONE_S
+        """Whether nobody else called lately, nor has anything under way on the practice's server."""
+        return (
+            self._last_lane is lane
+            and lane.slots.at_work <= lane.at_work + lane.opening
+            and lane.loop.time() - self._shared_at >= ALONE_S
+        )
 
     def _may_have_spare(self, lane: _Lane) -> bool:
         """Whether one more would be used, and takes nothing that others may need."""
@@ -284,10 +289,11 @@ class ShardPool:
         if connection is not None:
             self._admit(lane, connection)
             self._grow(lane)
+        elif fault is not None and is_spare:
+            lane.no_spare_before = lane.loop.time() + SPARE_PAUSE_S
+            self._grow(lane)  # if the others were lost meanwhile, in earnest now
         elif fault is not None and not lane.connections:
             _fail_waiting(lane, fault)
-        elif fault is not None:
-            lane.no_spare_before = lane.loop.time() + SPARE_PAUSE_S
         self._tidy(lane)
 
     async def _open_within_budget(self, lane: _Lane, *, is_spare: bool) -> ShardConnection | None:

@@ -186,15 +186,22 @@ class Postgres:
         try:
             first, *rest = lock.read_text(encoding="utf-8").splitlines(keepends=True)
             command = _command(int(first))
+        except FileNotFoundError:  # it stopped by itself, or this is a copy of its folder
+            self._remove_socket()
+            return
         except (OSError, ValueError):
-            return  # it stopped by itself
+            return
         if os.fsencode(self.data) in command:
             return  # it lives, and the new one will say so
-        for left in self.data.glob(".s.PGSQL.*"):  # the socket, and a file with the same pid
-            left.unlink()
+        self._remove_socket()
         if command:
             lock.write_text("".join([f"{_NO_SUCH_PID}\n", *rest]), encoding="utf-8")
         self._kill_orphans()
+
+    def _remove_socket(self) -> None:
+        """With a file that names a pid as well, which PostgreSQL believes."""
+        for left in self.data.glob(".s.PGSQL.*"):
+            left.unlink()
 
     def _kill_orphans(self) -> None:
         for folder in Path("/proc").glob("[0-9]*"):
