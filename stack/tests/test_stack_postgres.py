@@ -6,6 +6,7 @@ import pwd
 import signal
 import stat
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -23,10 +24,12 @@ IDENTITIES = (
 
 
 @pytest.fixture
-def server(tmp_path):
-    server = Postgres(tmp_path / "data", free_port(), "secret", max_connections=50)
-    server.initialise()
-    return server
+def server():
+    """Where the path is short enough for a socket."""
+    with tempfile.TemporaryDirectory(prefix="pg-") as folder:
+        server = Postgres(Path(folder, "data"), free_port(), "secret", max_connections=50)
+        server.initialise()
+        yield server
 
 
 @contextlib.contextmanager
