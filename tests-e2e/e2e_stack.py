@@ -89,9 +89,9 @@ def finish_removals() -> None:
 class EmbeddedStack:
     """`gowebbo up` as a subprocess in a session of its own."""
 
-    def __init__(self, folder: Path, *, port: int | None = None, **settings: str) -> None:
+    def __init__(self, folder: Path, *, port: int | None = None, home: str = "home", **settings: str) -> None:
         self.folder = folder
-        self.home = folder / "home"
+        self.home = folder / home
         self.output = folder / "up.log"
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"

@@ -20,8 +20,8 @@ CONNECTIONS = (
 
 @pytest.fixture(scope="module")
 def several(new_stack: StackFactory) -> EmbeddedStack:
-    """The stack."""
-    return new_stack(GATEWAY_PROCESSES="2", PATIENT_PROCESSES="2").start()
+    """The stack. Its home is no place for PostgreSQL's socket: by TCP one sees whose a connection is."""
+    return new_stack(home="by TCP", GATEWAY_PROCESSES="2", PATIENT_PROCESSES="2").start()
 
 
 @pytest.fixture(scope="module")
