@@ -112,30 +112,19 @@ def test_a_shell_in_the_data_folder_is_left_alone(server, tmp_path):
         stranger.kill()
 
 
-def test_a_pid_that_was_taken_by_another_program_does_not_keep_it_from_starting(server, tmp_path):
+@pytest.mark.parametrize("is_copy", [False, True], ids=["killed", "copied"])
+def test_a_pid_that_was_taken_by_another_program_does_not_keep_it_from_starting(server, tmp_path, is_copy):
+    """Nor in a copy of a running server's folder: without `postmaster.pid`, but with the socket's own lock file."""
     log = tmp_path / "log"
     with running(server, log) as process:
         process.kill()
         process.wait()
-    locks = [server.data / "postmaster.pid", server.data / f".s.PGSQL.{server.port}.lock"]
+    locks = [server.data / f".s.PGSQL.{server.port}.lock", server.data / "postmaster.pid"]
+    if is_copy:
+        locks.pop().unlink()
     with subprocess.Popen(["sleep", "60"]) as stranger:
         for lock in locks:
             lock.write_text("\n".join([str(stranger.pid), *lock.read_text().splitlines()[1:]]) + "\n")
-        with running(server, log):
-            assert query(server, "SELECT 1") == [(1,)]
-        stranger.kill()
-
-
-def test_a_copy_of_a_running_servers_folder_starts(server, tmp_path):
-    """Without the pid, as PostgreSQL's manual says, but with the file that names it for the socket."""
-    log = tmp_path / "log"
-    with running(server, log) as process:
-        process.kill()
-        process.wait()
-    (server.data / "postmaster.pid").unlink()
-    socket_lock = server.data / f".s.PGSQL.{server.port}.lock"
-    with subprocess.Popen(["sleep", "60"]) as stranger:
-        socket_lock.write_text("\n".join([str(stranger.pid), *socket_lock.read_text().splitlines()[1:]]) + "\n")
         with running(server, log):
             assert query(server, "SELECT 1") == [(1,)]
         stranger.kill()
