@@ -56,6 +56,22 @@ def test_what_is_made_ahead_is_closed_furnished_and_nobodys(fleet: Fleet) -> Non
     assert [fleet.stamp_of(database) for database in fleet.warm()] == [None] * SIZE
 
 
+def test_a_session_that_has_copied_databases_is_not_kept(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process has the server's shared buffers in its memory."""
+    cloning, clone = set[int](), shard_database.clone
+
+    def watched(session: AdminSession, database: str, **options: str) -> None:
+        ((pid,),) = session.rows("SELECT pg_backend_pid()")
+        cloning.add(pid)
+        clone(session, database, **options)
+
+    monkeypatch.setattr(shard_database, "clone", watched)
+    assert fleet.pool.refill()
+    assert len(cloning) == 1  # one for all of a refill's shards
+    alive = "SELECT pid FROM pg_stat_activity WHERE pid = ANY (%s)"
+    wait_for(lambda: fleet.query(alive, [*cloning]) == [])
+
+
 def test_the_role_of_a_shard_made_ahead_reaches_nothing(fleet: Fleet) -> None:
     other = fleet.shard().database
     fleet.pool.refill()

@@ -13,8 +13,8 @@ from sqlalchemy import URL, create_engine
 APPLICATION_NAME = "gowebbo tenant-service"
 MAINTENANCE_DATABASE = "postgres"
 CONNECT_TIMEOUT_S = 3
-CONNECTIONS = 6
-"""For one server and process: two sign-ups, an undoing, the pool, a sweep, a check. Who finds none free waits."""
+CONNECTIONS = 5
+"""For one server and process: two sign-ups, an undoing, a sweep, a check. Who finds none free waits."""
 KEPT_CONNECTIONS = 2
 """Of these; the others end with what they were opened for."""
 WAIT_FOR_CONNECTION_S = 5
@@ -163,6 +163,16 @@ class ServerAdmin:
             finally:
                 if mine:
                     _unlock(session, database)
+
+    @contextlib.contextmanager
+    def apart(self) -> Iterator["ServerAdmin"]:
+        """The same server through one further connection, closed at the end.
+
+        For work that copies whole databases: the server's process for it comes to map most of the shared buffers,
+        tens of megabytes that would count as its memory for as long as an idle connection is kept.
+        """
+        with contextlib.closing(ServerAdmin(self.access, connections=1)) as admin:
+            yield admin
 
     def close(self) -> None:
         """Closes idle connections."""

@@ -40,7 +40,7 @@ def ensure_template(server: ServerAdmin) -> None:
         return
     name = template_name()
     database = sql.Identifier(name)
-    with server.locked(name) as session:
+    with server.apart() as admin, admin.locked(name) as session:
         if _is_whole(session):
             return
         session.run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(database))

@@ -5,6 +5,7 @@ claimed, in the transaction that adds the practice's row; or → `dropping`, whe
 server is drained. What an interruption leaves is settled by the reconciler's next sweep.
 """
 
+import contextlib
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -15,7 +16,7 @@ from sqlalchemy import Engine
 from shared.logs import describe_fault, get_logger
 from shared.shards import ShardName, new_database_name
 from tenant_service import migrating, shard_database, templates
-from tenant_service.server_admin import AdminSession
+from tenant_service.server_admin import AdminSession, ServerAdmin
 from tenant_service.servers import FAULTS, ServerRegistry
 from tenant_service.storage import directory, registry, warm
 from tenant_service.storage.registry import Server, ServerState
@@ -33,6 +34,21 @@ _log = get_logger()
 def wanted(size: int, claimed: int) -> int:
     """How many ready shards a server is to have: as many as were claimed in half a minute, within bounds."""
     return min(max(size, claimed), size * MOST_TIMES)
+
+
+class _Admins(contextlib.ExitStack):
+    """A refill's own way to each server, which ends with it."""
+
+    def __init__(self, servers: ServerRegistry) -> None:
+        super().__init__()
+        self._servers = servers
+        self._known: dict[str, ServerAdmin] = {}
+
+    def __getitem__(self, key: str) -> ServerAdmin:
+        """Raises ShardServerUnavailableError."""
+        if key not in self._known:
+            self._known[key] = self.enter_context(self._servers.admin(key).apart())
+        return self._known[key]
 
 
 class WarmPool:
@@ -74,14 +90,15 @@ class WarmPool:
         usable = self._servers.usable
         failed: set[str] = set()
         busy = self._size > 0
-        while busy and not (self._stopped or self._is_rush()):
-            busy = False
-            for server in self._open_servers(usable - failed):
-                try:
-                    busy |= self._make_one(server)
-                except FAULTS as fault:
-                    failed.add(server.key)
-                    _log.warning("warm_shard_not_made", server=server.key, **describe_fault(fault))
+        with _Admins(self._servers) as admins:
+            while busy and not (self._stopped or self._is_rush()):
+                busy = False
+                for server in self._open_servers(usable - failed):
+                    try:
+                        busy |= self._make_one(server, admins)
+                    except FAULTS as fault:
+                        failed.add(server.key)
+                        _log.warning("warm_shard_not_made", server=server.key, **describe_fault(fault))
         self._count(usable)
         return bool(usable) and not failed
 
@@ -90,7 +107,7 @@ class WarmPool:
             known = registry.list_servers(connection)
         return [server for server in known if server.key in keys and server.state is ServerState.OPEN]
 
-    def _make_one(self, server: Server) -> bool:
+    def _make_one(self, server: Server, admins: "_Admins") -> bool:
         """Makes a shard if one is missing; whether it did."""
         place, revision = ShardName(server.key, new_database_name()), migrating.head(migrating.SHARD)
         known = migrating.shard_revisions()
@@ -105,7 +122,7 @@ class WarmPool:
                 return False
             warm.insert_making(connection, place, revision=revision)
             fleet_id = directory.fleet_id(connection)
-        with self._servers.admin(place.server).locked(place.database) as session:
+        with admins[place.server].locked(place.database) as session:
             self._finish(session, place, fleet_id)
         return True
 
