@@ -144,6 +144,17 @@ def test_a_nonsensical_answer_lets_nobody_in(scene: Scene, answer: Any) -> None:
         scene.verify()
 
 
+def test_made_up_keys_push_out_no_good_one(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.api_keys.MAX_ENTRIES", 3)
+    scene.verify()
+    scene.auth.status, scene.auth.answer = 404, None
+    for _ in range(5):
+        with pytest.raises(InvalidTokenError):
+            scene.verify(new_key())
+    assert scene.recall() is not None
+    assert len(scene.keys._refused) == 3
+
+
 def test_the_memory_is_bounded(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.api_keys.MAX_ENTRIES", 3)
     keys = [new_key() for _ in range(5)]

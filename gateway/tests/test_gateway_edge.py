@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import struct
+import threading
 import time
 
 import pytest
@@ -16,6 +17,7 @@ from gateway.routes import Service
 pytestmark = pytest.mark.both_ways
 
 PATIENTS = "/api/v1/patients"
+JSON = "Content-Type: application/json\r\n"
 
 
 TARGETS = [
@@ -149,6 +151,80 @@ def test_pipelined_requests_are_answered_in_order(stand: Stand) -> None:
     requests.append("GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert answers_in(stand.raw("".join(requests).encode())) == [200, 200, 200, 200]
     assert [call.target for call in stand.patient.calls] == [f"{PATIENTS}?n={n}" for n in range(3)]
+
+
+def test_no_more_than_so_many_requests_wait_behind_one_another(stand: Stand) -> None:
+    """Each is held in memory: one client that sends them without end would take all there is."""
+    answered = asyncio.Event()
+
+    async def held(_):
+        await answered.wait()
+        return Response(b"{}")
+
+    stand.patient.answers["GET", PATIENTS] = held
+    request = _request("GET", PATIENTS, stand.bearer()["Authorization"]).replace(b"Connection: close\r\n", b"")
+    with socket.create_connection(("127.0.0.1", stand.port), timeout=20) as connection:
+        sending = threading.Thread(target=connection.sendall, args=(request * 2000,))
+        sending.start()
+        eventually(lambda: stand.patient.calls)
+        [protocol] = [one for one in _protocols(stand) if one.client == connection.getsockname()]
+        eventually(lambda: len(protocol.pipeline) == edge.MAX_PIPELINED)
+        time.sleep(0.2)
+        assert len(protocol.pipeline) == edge.MAX_PIPELINED
+        stand._loop.call_soon_threadsafe(answered.set)
+        received = b""
+        while part := connection.recv(100_000):
+            received += part
+        sending.join()
+    assert answers_in(received) == [200] * (1 + edge.MAX_PIPELINED) + [400]
+
+
+def test_a_request_that_begins_during_an_answer_does_not_end_a_later_one(make_stand) -> None:
+    """The wait for the next request must be over when that has begun already, however little of it is here."""
+    stand = make_stand()
+    stand._servers["gateway"][0].config.timeout_keep_alive = 0.6
+
+    async def slow(_):
+        await asyncio.sleep(0.3)
+        return Response(b"{}")
+
+    stand.patient.answers["GET", PATIENTS] = slow
+    request = _request("GET", PATIENTS, stand.bearer()["Authorization"]).replace(b"Connection: close\r\n", b"")
+    with socket.create_connection(("127.0.0.1", stand.port), timeout=10) as connection:
+        connection.sendall(request)
+        eventually(lambda: len(stand.patient.calls) == 1)
+        connection.sendall(request[:2])
+        assert connection.recv(10_000).startswith(b"HTTP/1.1 200 ")
+        time.sleep(0.1)
+        connection.sendall(request[2:])
+        for _ in range(4):
+            assert connection.recv(10_000).startswith(b"HTTP/1.1 200 ")
+            connection.sendall(request)
+        assert connection.recv(10_000).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_large_body_does_not_count_as_the_next_requests_head(stand: Stand) -> None:
+    token = stand.bearer()["Authorization"]
+    body = b"x" * 250_000
+    post = _request("POST", PATIENTS, token, f"{JSON}Content-Length: {len(body)}\r\n").replace(
+        b"Connection: close\r\n", b""
+    )
+    following = _request("GET", PATIENTS, token)
+    with socket.create_connection(("127.0.0.1", stand.port), timeout=10) as connection:
+        connection.sendall(post + body + following[:10])
+        received = connection.recv(10_000)
+        connection.sendall(following[10:])
+        while part := connection.recv(10_000):
+            received += part
+    assert answers_in(received) == [200, 200]
+
+
+def test_http_1_0_has_no_100_continue(stand: Stand) -> None:
+    """Such a client would take it for its answer (RFC 9110, 10.1.1)."""
+    token = stand.bearer()["Authorization"]
+    request = _request("POST", PATIENTS, token, f"{JSON}Expect: 100-continue\r\nContent-Length: 2\r\n")
+    received = stand.raw(request.replace(b"HTTP/1.1", b"HTTP/1.0") + b"{}")
+    assert answers_in(received) == [200]
 
 
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT", "OPTIONS", "PROPFIND", "PURGE"])
@@ -373,3 +449,31 @@ def test_a_client_that_takes_nothing_of_its_answer_is_cut_off(stand: Stand, monk
         except ConnectionError:
             pass
     assert 0 < taken < 8_000_000
+
+
+def test_a_client_that_takes_nothing_of_its_last_answer_is_cut_off(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Little is left to send, so that nobody waits for it, but the connection can't be closed before that is taken."""
+    monkeypatch.setattr(edge, "STUCK_S", 0.3)
+
+    async def answer(_):
+        return Response(b"x" * 60_000)
+
+    stand.patient.answers["GET", PATIENTS] = answer
+    request = _request("GET", PATIENTS, stand.bearer()["Authorization"])
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", stand.port))
+        eventually(lambda: connection.getsockname() in {one.client for one in _protocols(stand)})
+        [protocol] = [one for one in _protocols(stand) if one.client == connection.getsockname()]
+        with socket.fromfd(protocol.transport.get_extra_info("socket").fileno(), socket.AF_INET, 0) as there:
+            there.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        connection.sendall(request)
+        eventually(protocol.transport.is_closing)
+        assert protocol.transport.get_write_buffer_size() > 0
+        eventually(lambda: protocol not in _protocols(stand))
+
+
+def _protocols(stand: Stand):
+    return tuple(stand._servers["gateway"][0].server_state.connections)

@@ -251,6 +251,34 @@ def test_slow_uploads_do_not_open_the_circuit(make_stand, path: str, size: int) 
     assert stand.client.post(path, json={}, headers=stand.bearer()).status_code == 200
 
 
+def test_a_service_that_got_a_body_too_late_is_not_blamed(make_stand) -> None:
+    """Five clients that finish theirs just before time is up would shut it off for all others."""
+    stand = make_stand(call_timeout_s=1.0)
+
+    async def slow(_):
+        await asyncio.sleep(0.4)
+        return JSONResponse({})
+
+    stand.patient.answers["POST", PATIENTS] = slow
+    token = stand.bearer()["Authorization"]
+    head = (
+        f"POST {PATIENTS} HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\n"
+        "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n"
+    ).encode()
+    late = [socket.create_connection(("127.0.0.1", stand.port), timeout=10) for _ in range(FAILURES_TO_OPEN + 3)]
+    try:
+        for connection in late:
+            connection.sendall(head)
+        time.sleep(0.8)
+        for connection in late:
+            connection.sendall(b"{}")
+        assert {connection.recv(10_000)[:12] for connection in late} == {b"HTTP/1.1 504"}
+    finally:
+        for connection in late:
+            connection.close()
+    assert stand.client.get(PATIENTS, headers=stand.bearer()).status_code == 200
+
+
 def test_a_moved_shard_is_looked_up_again_and_the_call_repeated_once(stand: Stand) -> None:
     _move(stand, "b/shard_fedcba9876543210")
     headers = {**stand.bearer(), "Content-Type": "application/json"}

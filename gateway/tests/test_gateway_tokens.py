@@ -1,10 +1,14 @@
 """Nobody gets in by a token that auth-service didn't make for this API, now (RFC 8725). Each refusal is a plain 401."""
 
+import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
+import socket
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from gateway_stand import PERSON, PRACTICE, Signer, Stand, base64url, eventually
 
-from shared.api_keys import new_key
+from gateway.main import ASKING_CONNECTIONS
+from shared.api_keys import digest_of, new_key
 
 PATIENTS = "/api/v1/patients"
 STRANGER = Signer()
@@ -228,6 +233,28 @@ def test_a_revoked_session_is_refused_within_moments_and_others_are_not(stand: S
     answer = eventually(lambda: _refused(stand, headers), within_s=5)
     assert 'error="invalid_token"' in answer.headers["www-authenticate"]
     assert stand.client.get(PATIENTS, headers=stand.bearer()).status_code == 200
+
+
+def test_questions_that_hang_do_not_delay_a_revocation(make_stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody can have made-up keys asked for; whoever was logged out must be out within seconds all the same."""
+    stand = make_stand()
+    monkeypatch.setattr("gateway.api_keys.ASK_TIMEOUT_S", 60)
+
+    async def hang(_):
+        await asyncio.sleep(60)
+
+    keys = [new_key() for _ in range(ASKING_CONNECTIONS)]
+    for key in keys:
+        stand.auth.answers["GET", f"/internal/api-keys/{digest_of(key).hex()}"] = hang
+    with contextlib.ExitStack() as asking:
+        for key in keys:
+            connection = asking.enter_context(socket.create_connection(("127.0.0.1", stand.port)))
+            connection.sendall(f"GET {PATIENTS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n".encode())
+        eventually(lambda: sum("/api-keys/" in path for path in stand.auth.seen) == len(keys))
+        headers = stand.bearer(sid=str(uuid.uuid4()))
+        assert stand.client.get(PATIENTS, headers=headers).status_code == 200
+        stand.revoked.append(jwt.decode(headers["Authorization"][7:], options={"verify_signature": False})["sid"])
+        assert eventually(lambda: _refused(stand, headers))
 
 
 def test_sessions_revoked_before_the_start_are_known_when_it_is_ready(make_stand) -> None:

@@ -48,6 +48,8 @@ class ApiKeys:
         self._revocations = revocations
         self._clock = clock
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._refused: OrderedDict[bytes, _Known] = OrderedDict()
+        """By themselves: anybody can make up keys, and none of these may push out a good one."""
         self._asked: dict[bytes, asyncio.Task[_Known]] = {}
 
     def recall(self, key: bytes) -> AccessClaims | None:
@@ -64,7 +66,7 @@ class ApiKeys:
         """The claims of a good key. Raises InvalidTokenError, or UnavailableError while nobody can be asked."""
         if not is_well_formed(key.decode("latin-1")):
             raise _refused()
-        known = self._known.get(key)
+        known = self._known.get(key) or self._refused.get(key)
         if known is None or self._is_old(known):
             known = await self._ask(key, known)
         if known.claims is None or self._revocations.refuses(known.claims):
@@ -95,10 +97,12 @@ class ApiKeys:
             if before is not None and before.claims is not None and asked_at - before.asked_at < STALE_AFTER_S:
                 return before
             raise UnavailableError(retry_after_s=RETRY_AFTER_S) from fault
-        self._known[key] = known
-        self._known.move_to_end(key)
-        if len(self._known) > MAX_ENTRIES:
-            self._known.popitem(last=False)
+        self._known.pop(key, None)
+        self._refused.pop(key, None)
+        kept = self._known if known.claims else self._refused
+        kept[key] = known
+        if len(kept) > MAX_ENTRIES:
+            kept.popitem(last=False)
         return known
 
 

@@ -30,6 +30,8 @@ class RequestBody:
         self._read_bytes = 0
         self.is_whole = not head.has_body
         self.is_read = self.is_whole
+        self.read_at = 0.0
+        """The loop's time at which the last of it came; 0 for a request without one."""
 
     async def fill(self) -> None:
         """Reads what may be kept. Raises BodyTooLargeError, ClientGoneError."""
@@ -66,7 +68,8 @@ class RequestBody:
         self._read_bytes += len(part)
         if self._read_bytes > self._max_bytes:
             raise BodyTooLargeError
-        self.is_read = not message.get("more_body", False)
+        if not message.get("more_body", False):
+            self.is_read, self.read_at = True, asyncio.get_running_loop().time()
         return part
 
 

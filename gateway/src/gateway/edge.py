@@ -5,6 +5,7 @@ Only limits and their answers live here. A head that is refused never reaches th
 
 import asyncio
 import http
+from collections.abc import Callable
 from typing import cast
 
 from gateway.exceptions import HeadersTooLargeError, RequestTimeoutError, UriTooLongError
@@ -26,6 +27,8 @@ LINGER_S = 2.0
 """A body whose answer is out already may still come to its end: closing at once could cost the client the answer."""
 STUCK_S = 15.0
 """A client that takes nothing of its answer for this long is cut off; closing would wait for it to take the rest."""
+MAX_PIPELINED = 100
+"""Requests that wait behind the one being answered: each takes 40 times the memory that its bytes do."""
 _MAX_HEAD_BYTES = MAX_URL_BYTES + MAX_HEADER_BYTES
 _VERSIONS = frozenset({"1.0", "1.1"})
 _BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
@@ -39,10 +42,11 @@ class HeldHead:
     uvicorn writes them one by one: a system call and a packet more for each answer, 2 % of the CPU for a small one.
     """
 
-    __slots__ = ("_head", "_is_sent", "_transport")
+    __slots__ = ("_close", "_head", "_is_sent", "_transport")
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
         self._transport = transport
+        self._close = close
         self._head = b""
         self._is_sent = False
 
@@ -60,7 +64,7 @@ class HeldHead:
         """See asyncio.Transport."""
         if self._head and not self._is_sent:
             self._transport.write(self._head)
-        self._transport.close()
+        self._close()
 
     def is_closing(self) -> bool:
         """See asyncio.Transport."""
@@ -71,6 +75,7 @@ class EdgeProtocol(ShortWayProtocol):
     """uvicorn's HTTP protocol with limits. A well-behaved request pays a few comparisons for them."""
 
     _head_bytes = 0
+    _read_bytes = 0
     _framing_bytes = 0
     _in_head = True
     _head_timer: asyncio.TimerHandle | None = None
@@ -101,7 +106,14 @@ class EdgeProtocol(ShortWayProtocol):
         if self._stuck_timer is not None:
             self._stuck_timer.cancel()
             self._stuck_timer = None
+        if self.transport.is_closing():  # it took something, and may take no more
+            self._abort_unless_taken()
         super().resume_writing()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self.transport.is_closing():
+            self._abort_unless_taken()
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
@@ -116,8 +128,9 @@ class EdgeProtocol(ShortWayProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refusal:
             return
-        # an upper bound that costs nothing: what came in since the read in which this head began
-        self._head_bytes = self._head_bytes + len(data) if self._in_head else len(data)
+        # upper bounds that cost nothing: what was read since this head began, in whole reads
+        self._read_bytes = len(data)
+        self._head_bytes += len(data)
         self._framing_bytes += len(data)
         super().data_received(data)
         if self._refusal or not self._in_head or self.transport.is_closing():
@@ -140,6 +153,7 @@ class EdgeProtocol(ShortWayProtocol):
         self._stop_waiting()
         self._in_head = True
         self._framing_bytes = 0
+        self._head_bytes = 0  # most of this read may be what stands before it
         super().on_message_begin()
         self.scope["extensions"] = self.extensions
 
@@ -151,11 +165,13 @@ class EdgeProtocol(ShortWayProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         if len(self.headers) > MAX_HEADERS or (
-            self._head_bytes > MAX_HEADER_BYTES
+            self._head_bytes + self._read_bytes > MAX_HEADER_BYTES
             and sum(len(name) + len(value) + _HEADER_OVERHEAD_BYTES for name, value in self.headers) > MAX_HEADER_BYTES
         ):
             self._abandon(HeadersTooLargeError())
         self._check_framing()
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self._abandon(MalformedRequestError(f"At most {MAX_PIPELINED} requests may wait behind one another."))
         upgrade = self.parser.should_upgrade()
         if upgrade:
             self._ignore_upgrade()
@@ -166,13 +182,15 @@ class EdgeProtocol(ShortWayProtocol):
     def _cycle_transport(self, method: str) -> asyncio.Transport:
         if method == "HEAD":  # nothing would follow that could take the head along
             return self.transport
-        return cast("asyncio.Transport", HeldHead(self.transport))
+        return cast("asyncio.Transport", HeldHead(self.transport, self._close))
 
     def _check_framing(self) -> None:
         """A version that is spoken here, one host, no coding that nobody here undoes (RFC 9112, 2.3, 3.2 and 6.1)."""
         version = self.parser.get_http_version()
         if version not in _VERSIONS:
             self._abandon(MalformedRequestError("Only HTTP/1.1 and HTTP/1.0 are spoken here."))
+        if version == "1.0":
+            self.expect_100_continue = False  # it would take the 100 for its answer (RFC 9110, 10.1.1)
         hosts = [value for name, value in self.headers if name == b"host"]
         if len(hosts) > 1 or (not hosts and version != "1.0"):
             self._abandon(MalformedRequestError("A request names one host."))
@@ -212,14 +230,19 @@ class EdgeProtocol(ShortWayProtocol):
             self._answer(error)
         elif self.cycle.more_body:  # broken is the body of the request that is being answered
             if self.cycle.response_started or self.pipeline:
-                self.transport.close()
+                self._close()
             else:
                 self.cycle.disconnected = True  # what the application says from now on is too late
                 self._answer(error)
         # else an earlier request is still being answered, and this one is when that is done
 
     def on_response_complete(self) -> None:
+        self._stop_waiting()
         super().on_response_complete()
+        if not self._is_between:  # the next request has begun: its head has a time of its own
+            self._stop_waiting()
+        if self.transport.is_closing():
+            self._abort_unless_taken()
         if not self.cycle.response_complete:
             return
         if self._refusal:

@@ -3,6 +3,7 @@
 The answer's bytes are never parsed. When the client goes away or time is up, the call to the service is cancelled once.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,8 @@ from gateway.upstream import Answer
 from shared.context import REQUEST_ID_HEADER, Caller, ContextSigner
 from shared.errors import UnavailableError, UpstreamTimeoutError
 
+FAIR_SHARE = 0.5
+"""Of a call's time: a service that had less of it, because the client took the rest, isn't blamed for being late."""
 STREAM_S = 15.0
 """An answer that has begun must be through by then: longer than any answer takes, short enough for slow readers."""
 
@@ -62,6 +65,7 @@ class Forwarder:
         self._signer = signer
         self._shares = shares
         self._deadlines = Deadlines(call_timeout_s)
+        self._fair_s = FAIR_SHARE * call_timeout_s
 
     async def forward(self, exchange: Exchange) -> int:
         """Answers the client and returns the status.
@@ -90,7 +94,8 @@ class Forwarder:
                 raise UpstreamTimeoutError from fault
             if not exchange.body.is_read:  # the client's fault, which mustn't open the circuit
                 raise RequestTimeoutError from fault
-            exchange.line.breaker.failed()
+            if asyncio.get_running_loop().time() - exchange.body.read_at >= self._fair_s:
+                exchange.line.breaker.failed()
             raise UpstreamTimeoutError from fault
         finally:
             presence.watch(None)

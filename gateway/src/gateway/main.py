@@ -70,12 +70,17 @@ def create_app(settings: Settings) -> Gateway:
         for service, processes in urls.items()
     }
     [auth], [tenant] = askers[Service.AUTH], askers[Service.TENANT]
+    # by themselves: no flood of questions about made-up keys or practices may hold up who was suspended or logged out
+    auth_changes, tenant_changes = (
+        Asker(KeepAliveUpstream(url, connections=1), settings.gateway_keys)
+        for url in (settings.auth_service_url, settings.tenant_service_url)
+    )
     keys = KeyRing(auth)
     revocations, directory = Revocations(), Directory(tenant)
     sessions_feed = ChangeFeed(
-        auth, revocations, service=Service.AUTH.value, reload_s=RELOAD_S, on_signing_key=keys.announced
+        auth_changes, revocations, service=Service.AUTH.value, reload_s=RELOAD_S, on_signing_key=keys.announced
     )
-    shards_feed = ChangeFeed(tenant, directory, service=Service.TENANT.value)
+    shards_feed = ChangeFeed(tenant_changes, directory, service=Service.TENANT.value)
     authenticator = Authenticator(
         verifier=TokenVerifier(keys, revocations),
         api_keys=ApiKeys(auth, revocations),
@@ -91,7 +96,8 @@ def create_app(settings: Settings) -> Gateway:
         keys=keys,
         document=MergedDocument(askers),
         lifespan=_lifespan(
-            [keys.run, sessions_feed.run, shards_feed.run], [*chain(*lines.values()), *chain(*askers.values())]
+            [keys.run, sessions_feed.run, shards_feed.run],
+            [*chain(*lines.values()), *chain(*askers.values()), auth_changes, tenant_changes],
         ),
     )
     metrics = RequestMetrics()
