@@ -18,6 +18,8 @@ class ShardProxy:
         self.answer_bytes: int | None = None
         """So many bytes of answers still arrive, then nothing until it is raised; None: all of them."""
         self.swallows_requests = False
+        self.connections = 0
+        """So many were made."""
         self._server = server
         self._dice = random.Random(11)
         self._changed = asyncio.Event()
@@ -45,6 +47,7 @@ class ShardProxy:
         self._changed.set()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         from_server, to_server = await asyncio.open_connection(self._server.host, self._server.port)
         with contextlib.closing(writer), contextlib.closing(to_server):
             directions = [

@@ -160,7 +160,7 @@ class RestartableServer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._server = Postgres(folder / "postgres", free_port(), "test-password-of-one-server", 30, durable=True)
+        self._server = Postgres(folder / "postgres", free_port(), "test-password-of-one-server", 60, durable=True)
         self._server.initialise()
         self._process: subprocess.Popen[bytes] | None = None
         self.address = PostgresServer(

@@ -256,10 +256,12 @@ async def test_a_practice_without_calls_for_long_gives_its_connection_back(
 
 async def test_a_server_without_free_connections_is_answered_with_later(tenant: TenantService, tmp_path: Path):
     """Somebody else took them (SQLSTATE 53300): ours give way one by one, then the client is told."""
-    with running_postgres(tmp_path, max_connections=10) as postgres:
+    with running_postgres(tmp_path, max_connections=60) as postgres, contextlib.ExitStack() as others:
         server = ShardServer(postgres).prepare()
         practices = [server.practice() for _ in range(8)]
-        tenant.name("a", postgres, max_connections=200)
+        tenant.name("a", postgres, max_connections=60)
+        for _ in range(52):
+            others.enter_context(server.connection("postgres"))
         async with running(settings_for(tenant, practice_wait_ms=5000)) as service:
             answers: list[httpx.Response] = []
             for _ in range(2):

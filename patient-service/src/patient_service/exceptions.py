@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import psycopg2
 
+from patient_service.libpq import statement_sqlstate
 from shared.errors import MalformedRequestError, NotFoundError, ServiceError, ValidationFailedError
 
 
@@ -34,8 +35,8 @@ class _TryLaterError(ServiceError):
     status: ClassVar[int] = 503
     after_s: ClassVar[int] = 2
 
-    def __init__(self) -> None:
-        super().__init__(retry_after_s=self.after_s)
+    def __init__(self, detail: str | None = None) -> None:
+        super().__init__(detail, retry_after_s=self.after_s)
 
 
 class UnknownServerError(_TryLaterError):
@@ -52,6 +53,17 @@ class ShardUnfitError(_TryLaterError):
 
 class ShardUnavailableError(_TryLaterError):
     error, title = "shard-unavailable", "The practice's database is not available right now"
+
+
+class OutcomeUnknownError(_TryLaterError):
+    """The connection was lost while a write was under way: PostgreSQL may have committed it or never seen it."""
+
+    error, title = "outcome-unknown", "It is not known whether this was stored"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The practice's database was lost before it answered. Look what is stored before you repeat this."
+        )
 
 
 class ServerFullError(_TryLaterError):
@@ -92,8 +104,10 @@ _MEANINGS_OF_CLASSES: dict[str, Callable[[], ServiceError]] = {
 }
 
 
-def statement_error(fault: psycopg2.Error) -> ServiceError:
+def statement_error(fault: psycopg2.Error, *, is_write: bool) -> ServiceError:
     """The error that a failed statement means. Its text stays inside: drivers put values into theirs."""
-    state = fault.pgcode
+    state = statement_sqlstate(fault)
+    if state is None and is_write:
+        return OutcomeUnknownError()
     of_class = _MEANINGS_OF_CLASSES.get((state or "")[:2], ShardUnfitError)
     return _MEANINGS.get(state, of_class)()

@@ -24,7 +24,8 @@ for _name in ("PQcancelStart", "PQcancelPoll", "PQcancelSocket", "PQcancelFinish
 _libpq.PQcancelFinish.restype = None
 
 _ONLY_SQLSTATE = 3
-_SQLSTATE_AT_END = re.compile(r":\s+(?=[A-Z]*[0-9])([0-9A-Z]{5})\s*$")
+_SQLSTATE = r":\s+(?=[A-Z]*[0-9])([0-9A-Z]{5})\s*$"
+_SQLSTATE_AT_END, _SQLSTATE_OF_A_LINE = re.compile(_SQLSTATE), re.compile(_SQLSTATE, re.MULTILINE)
 
 
 class Polled(IntEnum):
@@ -48,6 +49,15 @@ def connect_sqlstate(fault: psycopg2.Error) -> str | None:
     """
     found = _SQLSTATE_AT_END.search(str(fault))
     return found[1] if found else None
+
+
+def statement_sqlstate(fault: psycopg2.Error) -> str | None:
+    """The SQLSTATE of a statement that failed, also when the server ended the connection with it (`pgcode` is None).
+
+    None when the connection was lost without a word.
+    """
+    found = None if fault.pgcode else _SQLSTATE_OF_A_LINE.search(str(fault))
+    return found[1] if found else fault.pgcode
 
 
 class CancelRequest:

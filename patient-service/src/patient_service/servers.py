@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import httpx
@@ -52,6 +52,8 @@ class Servers:
         self._asked_at = -RETRY_S
         self._asking: asyncio.Task[None] | None = None
         self._client: httpx.AsyncClient | None = None
+        self.on_moved: Callable[[str], None] = _nobody
+        """Told the key of a server whose address has changed."""
 
     async def find(self, key: str) -> Server:
         """The server; tenant-service is asked if it is unknown. Raises UnknownServerError, ShardUnavailableError."""
@@ -112,10 +114,18 @@ class Servers:
         except (httpx.HTTPError, httpx.InvalidURL, KeyError, TypeError, ValueError) as fault:
             _log.warning("shard_servers_not_told", fault=type(fault).__qualname__)
         else:
-            self._known = {entry.key: entry for entry in entries}
+            before, self._known = self._known, {entry.key: entry for entry in entries}
+            for key in before.keys() & self._known.keys():
+                if before[key][:3] != self._known[key][:3]:  # key, host and port
+                    _log.info("shard_server_moved", server=key)
+                    self.on_moved(key)
         finally:
             self._asked_at = asyncio.get_running_loop().time()
             self._asking = None
+
+
+def _nobody(_: str) -> None:
+    """Wants to know."""
 
 
 async def _reachable(server: Server) -> bool:

@@ -41,6 +41,7 @@ class Prepared(NamedTuple):
     name: str
     preparation: str
     execution: str
+    is_write: bool = False
 
 
 Statement = str | Prepared
@@ -72,6 +73,8 @@ class ShardConnection:
         self._limit_at = 0.0
         self._readable = select.poll()
         self._readable.register(self._fd, select.POLLIN)
+        self.max_connections = 0
+        """What its server allows in all, once whoever opened it has asked."""
         self.on_close: Callable[[], None] = _nothing
         self.on_free: Callable[[], None] = _nothing
         # Watched also while idle: a connection that the server ends is known to be closed at once.
@@ -132,12 +135,16 @@ class ShardConnection:
         """
         assert not self.busy
         text, preparing = self._text_of(statement)
-        cursor = self._raw.cursor()
         literals = _literals(parameters)
-        if literals is None:
-            cursor.execute(text, parameters)
-        else:
-            cursor.execute(text % literals)
+        try:
+            cursor = self._raw.cursor()
+            if literals is None:
+                cursor.execute(text, parameters)
+            else:
+                cursor.execute(text % literals)
+        except (psycopg2.OperationalError, psycopg2.InterfaceError):
+            self.close()  # whatever psycopg2 says of it: a connection that can't be written to is lost
+            raise
         self._preparing = preparing
         self._rows = rows
         self._cursor = cursor  # kept until drained: the connection itself holds it only weakly

@@ -3,8 +3,6 @@
 Only if the stamp is the practice's, and the shard as far migrated as this service needs it.
 """
 
-import asyncio
-import socket
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 from uuid import UUID
@@ -19,6 +17,7 @@ from patient_service.exceptions import (
     ShardUnavailableError,
     WrongShardError,
 )
+from patient_service.host_names import HostNames
 from patient_service.schema import ACCEPTED_REVISIONS
 from patient_service.servers import Server
 from patient_service.shard_connection import ConnectError, ShardConnection
@@ -32,7 +31,10 @@ _NOT_HERE = frozenset({_WRONG_PASSWORD, "28000", "3D000", "42501", "55000"})
 """No such role or database, no right to connect, closed to connections: the directory knows where the shard is now."""
 _NO_REVISION = frozenset({"42P01", "42703", "42501"})
 """No such table or column, or no right to read it: whatever this database is, it is none that migrations made."""
-_STAMP = "SELECT current_setting(%s, true), (SELECT string_agg(version_num, ',')::text FROM public.alembic_version)"
+_STAMP = (
+    "SELECT current_setting(%s, true), (SELECT string_agg(version_num, ',')::text FROM public.alembic_version),"
+    " current_setting('max_connections')::int"
+)
 _PLANNING = {
     # Each statement is planned once a session. PostgreSQL would plan lists of a large practice anew each time: it takes
     # an unknown LIMIT for a tenth of the table. 92 instead of 225 µs for 20 of 10^6 patients, 148 instead of 184 of 50.
@@ -42,11 +44,18 @@ _PLANNING = {
     "enable_sort": "off",
     "jit": "off",
 }
+_KEEPALIVE = {
+    # The server, too, is to notice within a minute that nobody is there: a role may have so many sessions only.
+    "tcp_keepalives_idle": 30,
+    "tcp_keepalives_interval": 10,
+    "tcp_keepalives_count": 3,
+}
 _SESSION = {
     "application_name": "gowebbo-patient-service",
     "client_encoding": "UTF8",
     "options": " ".join(
-        f"-c {name}={value}" for name, value in {"TimeZone": "UTC", "DateStyle": "ISO", **_PLANNING}.items()
+        f"-c {name}={value}"
+        for name, value in {"TimeZone": "UTC", "DateStyle": "ISO", **_PLANNING, **_KEEPALIVE}.items()
     ),
     "require_auth": "scram-sha-256",  # a false server gets no password out of us, and learns nothing from trust
     "gssencmode": "disable",  # would look for tickets, blocking
@@ -84,6 +93,7 @@ class ShardOpener:
 
     def __init__(self, secrets: Sequence[bytes]) -> None:
         self._secrets = tuple(secrets)
+        self._names = HostNames()
 
     async def open(self, server: Server, shard: Shard) -> ShardConnection:
         """A connection whose stamp and revision were checked.
@@ -100,7 +110,7 @@ class ShardOpener:
         return connection
 
     async def _connect(self, server: Server, database: str) -> ShardConnection:
-        target = await _target(server)
+        target = await self._target(server)
         for secret in self._secrets:
             try:
                 return await ShardConnection.connect(
@@ -112,6 +122,21 @@ class ShardOpener:
                     raise _refusal(fault.sqlstate) from fault
         raise ShardMovedError
 
+    async def _target(self, server: Server) -> dict[str, Any]:
+        """Where to connect. libpq would block to find a name's addresses; it still checks certificates by the name."""
+        target: dict[str, Any] = {"host": server.host, "port": server.port}
+        if server.sslmode:
+            target["sslmode"] = server.sslmode
+        if server.sslrootcert:
+            target["sslrootcert"] = server.sslrootcert
+        if server.host.startswith("/"):
+            return target
+        try:
+            addresses = await self._names.addresses(server.host, server.port)
+        except OSError as fault:
+            raise ShardUnavailableError from fault
+        return target | {"host": ",".join([server.host] * len(addresses)), "hostaddr": ",".join(addresses)}
+
 
 def _refusal(sqlstate: str | None) -> ServiceError:
     if sqlstate in _NOT_HERE:
@@ -120,9 +145,9 @@ def _refusal(sqlstate: str | None) -> ServiceError:
 
 
 async def _check_stamp(connection: ShardConnection, shard: Shard) -> None:
-    """Whose it is, then how far it is."""
+    """Whose it is, then how far it is; and how many connections its server allows."""
     try:
-        ((stamp, revision),) = await connection.fetch(_STAMP, (PRACTICE_STAMP,))
+        ((stamp, revision, connection.max_connections),) = await connection.fetch(_STAMP, (PRACTICE_STAMP,))
     except psycopg2.Error as fault:
         if fault.pgcode in _NO_REVISION:
             raise _maintenance(shard, None) from fault
@@ -137,20 +162,3 @@ async def _check_stamp(connection: ShardConnection, shard: Shard) -> None:
 def _maintenance(shard: Shard, revision: bytes | None) -> ShardMaintenanceError:
     _log.error("shard_revision_not_accepted", shard=str(shard.name), revision=(revision or b"none").decode())
     return ShardMaintenanceError()
-
-
-async def _target(server: Server) -> dict[str, Any]:
-    """Where to connect. Names are resolved here, because libpq would block; it still checks certificates by them."""
-    target: dict[str, Any] = {"host": server.host, "port": server.port}
-    if server.sslmode:
-        target["sslmode"] = server.sslmode
-    if server.sslrootcert:
-        target["sslrootcert"] = server.sslrootcert
-    if server.host.startswith("/"):
-        return target
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
-    except OSError as fault:
-        raise ShardUnavailableError from fault
-    addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
-    return target | {"host": ",".join([server.host] * len(addresses)), "hostaddr": ",".join(addresses)}

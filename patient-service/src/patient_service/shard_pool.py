@@ -21,9 +21,10 @@ from patient_service.exceptions import (
     ShardUnavailableError,
     statement_error,
 )
+from patient_service.libpq import statement_sqlstate
 from patient_service.server_slots import ServerSlots
 from patient_service.servers import Server, Servers
-from patient_service.shard_connection import FutureRows, Parameters, Row, ShardConnection, Statement
+from patient_service.shard_connection import FutureRows, Parameters, Prepared, Row, ShardConnection, Statement
 from patient_service.shard_opening import Shard, ShardOpener
 from shared.errors import ServiceError
 from shared.logs import describe_fault, get_logger
@@ -33,7 +34,11 @@ OPEN_LIMIT_S = 5.0
 TURN_S = 0.02
 """How long a practice keeps a contested connection: several times what opening one costs."""
 FULL_PAUSES_S = (0.05, 0.1, 0.2, 0.4)
-"""Between tries while the server itself has no connection free; one of ours is closed before each."""
+"""Between tries while the server itself has no connection free; one of ours is closed before the first.
+
+One is enough if it was the server that was full. If it was the practice's own role that has too many connections (the
+SQLSTATE is the same), closing those of others helps nobody.
+"""
 ALONE_S = 1.0
 """A practice is alone when no other one has called this process for so long."""
 SPARE_WAITING = 4
@@ -128,6 +133,9 @@ class ShardPool:
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_lane: _Lane | None = None
         self._shared_at = 0.0
+        self._outdated: set[ShardConnection] = set()
+        """Connections to a server's former address, which end with their statement."""
+        servers.on_moved = self._leave
         self.slots: dict[str, ServerSlots] = {}
         self.opened = 0
 
@@ -158,8 +166,9 @@ class ShardPool:
         try:
             return await call.rows
         except psycopg2.Error as fault:
-            error = statement_error(fault)
-            _log.warning("statement_failed", sqlstate=fault.pgcode, shard=shard, error=error.error)
+            is_write = isinstance(statement, Prepared) and statement.is_write
+            error = statement_error(fault, is_write=is_write)
+            _log.warning("statement_failed", sqlstate=statement_sqlstate(fault), shard=shard, error=error.error)
             raise error from fault
         except asyncio.CancelledError:
             self._abandon(lane, call)
@@ -224,6 +233,9 @@ class ShardPool:
     def _pass_on(self, lane: _Lane, connection: ShardConnection) -> None:
         """Hands the connection to whoever is next: a call of this practice, or another practice by its slot."""
         if connection.closed:
+            return
+        if connection in self._outdated:
+            connection.close()
             return
         now, slots = lane.loop.time(), lane.slots
         may_stay = now <= lane.turn_ends or not slots.contested
@@ -300,20 +312,24 @@ class ShardPool:
         """A connection in a slot of its server; None if nobody waits for it any more. Nobody gives way to a spare."""
         server = await self._servers.find(lane.shard.name.server)
         slots = lane.slots = self._slots_of(server)
-        for pause_s in (None,) if is_spare else (*FULL_PAUSES_S, None):
+        for number, pause_s in enumerate((None,) if is_spare else (*FULL_PAUSES_S, None)):
             await slots.take()
             try:
                 if not lane.waiting:
                     slots.free()
                     return None
-                return await self._opener.open(server, lane.shard)
+                connection = await self._opener.open(server, lane.shard)
             except BaseException as fault:
                 slots.free()
-                if isinstance(fault, ShardUnavailableError):
+                if isinstance(fault, ShardUnavailableError | asyncio.CancelledError):  # the latter: it took too long
                     self._spawn(self._servers.refresh())  # it may have a new address
                 if not isinstance(fault, ServerFullError) or pause_s is None:
                     raise
-            slots.evict_longest_idle()
+            else:
+                slots.budget = self._budget(connection.max_connections)
+                return connection
+            if number == 0:
+                slots.evict_longest_idle()
             await asyncio.sleep(pause_s)
         raise ServerFullError
 
@@ -331,6 +347,7 @@ class ShardPool:
     def _forget(self, lane: _Lane, connection: ShardConnection) -> None:
         """A connection was closed, by whomever."""
         lane.connections.discard(connection)
+        self._outdated.discard(connection)
         if connection in lane.idle:
             lane.idle.remove(connection)
         lane.slots.wake(connection)
@@ -340,10 +357,19 @@ class ShardPool:
         self._grow(lane)
         self._tidy(lane)
 
+    def _leave(self, key: str) -> None:
+        """Uses no connection to a server's former address any longer: a writer that was replaced may still answer."""
+        for lane in tuple(self._lanes.values()):
+            if lane.shard.name.server == key:
+                self._outdated.update(lane.connections)
+                for connection in tuple(lane.idle):
+                    connection.close()
+
     def _slots_of(self, server: Server) -> ServerSlots:
-        budget = self._budget(server.max_connections)
-        slots = self.slots.setdefault(server.key, ServerSlots(budget))
-        slots.budget = budget
+        """The server's; what tenant-service says of its size is good until the server says so itself."""
+        slots = self.slots.get(server.key)
+        if slots is None:
+            slots = self.slots[server.key] = ServerSlots(self._budget(server.max_connections))
         return slots
 
     def _tidy(self, lane: _Lane) -> None:

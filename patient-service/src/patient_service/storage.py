@@ -14,7 +14,7 @@ from sqlalchemy import Uuid as UuidType
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.expression import ClauseElement
+from sqlalchemy.sql.expression import ClauseElement, UpdateBase
 
 from patient_service.schema import patients
 from patient_service.shard_connection import Prepared
@@ -47,7 +47,12 @@ def _prepared(name: str, statement: ClauseElement) -> Prepared:
     names = compiled.positiontup or []
     types = ", ".join(compiled.binds[bound].type.compile(dialect) for bound in names)
     values = ", ".join(f"%({bound})s" for bound in names)
-    return Prepared(name, f"PREPARE {name} ({types}) AS {compiled}".replace("%", "%%"), f"EXECUTE {name} ({values})")
+    return Prepared(
+        name,
+        f"PREPARE {name} ({types}) AS {compiled}".replace("%", "%%"),
+        f"EXECUTE {name} ({values})",
+        is_write=isinstance(statement, UpdateBase),
+    )
 
 
 def _number(value: int) -> ColumnElement[int]:
