@@ -293,6 +293,7 @@ class ShardPool:
             fault = known
         except TimeoutError:
             fault = PracticeBusyError() if lane.slots.contested else ShardUnavailableError()
+            self._spawn(self._servers.refresh())  # likewise: a former one may be silent
         except Exception as unknown:  # noqa: BLE001 - whoever waits must get an answer
             _log.error("shard_opening_failed", **describe_fault(unknown))
             fault = ServiceError()
@@ -321,7 +322,7 @@ class ShardPool:
                 connection = await self._opener.open(server, lane.shard)
             except BaseException as fault:
                 slots.free()
-                if isinstance(fault, ShardUnavailableError | asyncio.CancelledError):  # the latter: it took too long
+                if isinstance(fault, ShardUnavailableError):
                     self._spawn(self._servers.refresh())  # it may have a new address
                 if not isinstance(fault, ServerFullError) or pause_s is None:
                     raise
