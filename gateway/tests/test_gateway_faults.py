@@ -279,6 +279,27 @@ def test_a_service_that_got_a_body_too_late_is_not_blamed(make_stand) -> None:
     assert stand.client.get(PATIENTS, headers=stand.bearer()).status_code == 200
 
 
+def test_a_service_that_was_asked_too_late_is_not_blamed(make_stand) -> None:
+    """The time went by while another service was asked where the practice's data is."""
+    stand = make_stand(call_timeout_s=1.0)
+    practice = "0199cccc-0000-7000-8000-000000000007"
+
+    async def slow(_):
+        await asyncio.sleep(0.7)
+        return JSONResponse({"shard": SHARD})
+
+    stand.tenant.answers["GET", f"/internal/shards/{practice}"] = slow
+    stand.patient.answers["GET", PATIENTS] = _hang
+    headers = {"Authorization": f"Bearer {stand.signer.token(practice=practice)}"}
+    asked = range(FAILURES_TO_OPEN + 3)
+    with ThreadPoolExecutor(len(asked)) as pool:
+        answers = list(pool.map(lambda _: stand.client.get(PATIENTS, headers=headers), asked))
+    assert {answer.status_code for answer in answers} == {504}
+    assert len(stand.patient.calls) == len(asked)
+    stand.patient.answers["GET", PATIENTS] = constant({})
+    assert stand.client.get(PATIENTS, headers=stand.bearer()).status_code == 200
+
+
 def test_a_moved_shard_is_looked_up_again_and_the_call_repeated_once(stand: Stand) -> None:
     _move(stand, "b/shard_fedcba9876543210")
     headers = {**stand.bearer(), "Content-Type": "application/json"}

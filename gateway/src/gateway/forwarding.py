@@ -25,7 +25,7 @@ from shared.context import REQUEST_ID_HEADER, Caller, ContextSigner
 from shared.errors import UnavailableError, UpstreamTimeoutError
 
 FAIR_SHARE = 0.5
-"""Of a call's time: a service that had less of it, because the client took the rest, isn't blamed for being late."""
+"""Of a call's time: a service that had less of it, because of the client or other services, isn't to blame."""
 STREAM_S = 15.0
 """An answer that has begun must be through by then: longer than any answer takes, short enough for slow readers."""
 
@@ -44,6 +44,8 @@ class Exchange:
     """How far it came on the short way."""
     line: Line | None = None
     body: RequestBody | None = None
+    asked_at: float = 0.0
+    """When its turn with the service came, by the loop's time."""
     answered: bool = False
 
 
@@ -94,7 +96,8 @@ class Forwarder:
                 raise UpstreamTimeoutError from fault
             if not exchange.body.is_read:  # the client's fault, which mustn't open the circuit
                 raise RequestTimeoutError from fault
-            if asyncio.get_running_loop().time() - exchange.body.read_at >= self._fair_s:
+            had_s = asyncio.get_running_loop().time() - max(exchange.asked_at, exchange.body.read_at)
+            if had_s >= self._fair_s:
                 exchange.line.breaker.failed()
             raise UpstreamTimeoutError from fault
         finally:
@@ -112,6 +115,7 @@ class Forwarder:
             await body.fill()
         if not self._shares.enter(caller.practice_id):
             await self._shares.wait(caller.practice_id)
+        exchange.asked_at = asyncio.get_running_loop().time()
         try:
             answer = await self._ask(exchange, line, caller, body)
         except BaseException:
